@@ -1,0 +1,1 @@
+//! The broker: one match, one method per input.
