@@ -16,6 +16,8 @@ mod slots;
 mod connection;
 mod worker;
 
+pub mod client;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
