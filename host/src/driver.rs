@@ -10,7 +10,6 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::Notify;
 use vespiary_core::event::{ConnectionId, DropReason};
@@ -44,8 +43,6 @@ pub struct Driver {
     dropped: [AtomicU64; DROP_REASONS.len()],
     /// When the broker has something to do by itself, in milliseconds; `u64::MAX` for never.
     deadline: AtomicU64,
-    /// The latest time that [`Driver::now`] gave, in milliseconds.
-    clock: AtomicU64,
 }
 
 /// What the lock guards.
@@ -84,7 +81,6 @@ impl Driver {
             wakes: (0..workers).map(|_| Notify::new()).collect(),
             dropped: Default::default(),
             deadline: AtomicU64::new(u64::MAX),
-            clock: AtomicU64::new(0),
         }
     }
 
@@ -134,7 +130,8 @@ impl Driver {
                 | Effect::TakeCancelled { .. }
                 | Effect::Settled { .. }
                 | Effect::PluginActivated { .. }
-                | Effect::PluginRemoved { .. } => (self.plugins)(effect),
+                | Effect::PluginRefused { .. }
+        | Effect::PluginRemoved { .. } => (self.plugins)(effect),
                 Effect::Dropped { reason, count } => self.count_dropped(reason, count),
             }
         }
@@ -154,17 +151,6 @@ impl Driver {
     /// Looks at the broker, between turns.
     pub fn inspect<T>(&self, look: impl FnOnce(&Broker) -> T) -> T {
         look(&lock(&self.state).broker)
-    }
-
-    /// The wall clock. It does not step back while the process lives.
-    pub fn now(&self) -> Timestamp {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let reading = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
-        let latest = self.clock.load(Ordering::Relaxed);
-        if reading <= latest {
-            return Timestamp(latest);
-        }
-        Timestamp(self.clock.fetch_max(reading, Ordering::Relaxed).max(reading))
     }
 
     /// Woken when a worker should take a turn though it has no inputs.
@@ -223,6 +209,7 @@ fn destination(effect: &Effect) -> Option<usize> {
         | Effect::TakeCancelled { .. }
         | Effect::Settled { .. }
         | Effect::PluginActivated { .. }
+        | Effect::PluginRefused { .. }
         | Effect::PluginRemoved { .. }
         | Effect::Dropped { .. } => None,
     }

@@ -24,6 +24,7 @@ use super::encode::{self, Announcement, Publishes};
 use super::slots::{NEVER, Slots};
 use super::translate::ConnectOptions;
 use super::{MqttOptions, ServeError};
+use crate::clock::wall_clock;
 use crate::driver::Driver;
 use crate::store::Durability;
 
@@ -116,7 +117,7 @@ pub(super) fn run(
 
 impl Worker {
     fn new(index: usize, driver: Arc<Driver>, options: Arc<MqttOptions>) -> Self {
-        let (durable, now) = (driver.store().durable(), driver.now());
+        let (durable, now) = (driver.store().durable(), wall_clock());
         Self {
             index,
             driver,
@@ -237,7 +238,7 @@ impl Worker {
             if deadline != armed {
                 armed = deadline;
                 if let Some(deadline) = deadline {
-                    let wait_ms = deadline.since_ms(self.driver.now()).max(1);
+                    let wait_ms = deadline.since_ms(wall_clock()).max(1);
                     timer.as_mut().reset(tokio::time::Instant::now() + Duration::from_millis(wait_ms));
                 }
             }
@@ -319,7 +320,7 @@ impl Worker {
         let mut turn = self.turn.borrow_mut();
         let Turn { inputs, effects, publishes, dirty } = &mut *turn;
         std::mem::swap(inputs, &mut self.inputs.borrow_mut());
-        self.driver.turn(self.index, self.driver.now(), inputs, effects);
+        self.driver.turn(self.index, wall_clock(), inputs, effects);
         self.durable.set(self.driver.store().durable().max(self.durable.get()));
         for effect in effects.drain(..) {
             self.carry_out(effect, publishes);
@@ -352,6 +353,7 @@ impl Worker {
             | Effect::TakeCancelled { .. }
             | Effect::Settled { .. }
             | Effect::PluginActivated { .. }
+            | Effect::PluginRefused { .. }
             | Effect::PluginRemoved { .. }
             | Effect::Dropped { .. } => debug_assert!(false, "the driver hands a worker what is for connections"),
         }
@@ -498,7 +500,7 @@ impl Worker {
     }
 
     pub(super) fn read_the_clock(&self) {
-        self.now.set(self.driver.now());
+        self.now.set(wall_clock());
     }
 
     /// CONNECT has come: the keep-alive counts from now on [MQTT-3.1.2-22].

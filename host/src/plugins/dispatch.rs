@@ -10,7 +10,7 @@ use std::time::Instant;
 use vespiary_core::Input;
 use vespiary_core::event::{Effect, InboxEvent, Outcome, PluginName, Settlement};
 
-use super::plugin::{Code, Phase, Plugin};
+use super::plugin::{Code, Phase, Plugin, Refused};
 use super::pool::Job;
 use super::Plugins;
 use crate::clock::wall_clock;
@@ -43,11 +43,14 @@ impl Plugins {
                 plugin.run(|run| {
                     run.session = Some(session);
                     run.settled = run.settled.max(after);
-                    run.answered = Some(after);
+                    run.answered = Some(Ok(after));
                 });
             }),
+            Effect::PluginRefused { plugin, reason: _ } => self.with(&plugin, |plugin| {
+                plugin.run(|run| run.answered = Some(Err(Refused)));
+            }),
             Effect::PluginRemoved { plugin, after } => self.with(&plugin, |plugin| {
-                plugin.run(|run| run.answered = Some(after));
+                plugin.run(|run| run.answered = Some(Ok(after)));
             }),
             Effect::Send { .. } | Effect::Close { .. } | Effect::Dropped { .. } => {}
         }
@@ -112,10 +115,10 @@ impl Plugins {
         };
         let snapshot = match self.store.snapshot(session) {
             Ok(snapshot) => snapshot,
-            Err(error) => return self.cannot_run(plugin, &format!("failed to {error}")),
+            Err(error) => return self.cannot_run(plugin, &error.to_string()),
         };
         let started = Instant::now();
-        let result = instance.handle(wall_clock(), snapshot, &events);
+        let result = instance.handle(wall_clock(), Box::new(snapshot), &events);
         let call_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         plugin.run(|run| {
             run.interrupter = None;

@@ -22,7 +22,6 @@ use crate::clock::wall_clock;
 use crate::wasm::{Compiled, Instance, Interrupter};
 
 /// A deployed plugin.
-#[derive(Debug)]
 pub struct Plugin {
     /// Its name.
     pub name: PluginName,
@@ -34,7 +33,6 @@ pub struct Plugin {
 }
 
 /// What changes while a plugin runs.
-#[derive(Debug)]
 pub struct Run {
     /// Where the batch is.
     pub phase: Phase,
@@ -59,7 +57,7 @@ pub struct Run {
     /// The next call reads state only after this change is durable.
     pub settled: ChangeNumber,
     /// What the core answered to an activation or a removal: the change it rests on.
-    pub answered: Option<ChangeNumber>,
+    pub answered: Option<Result<ChangeNumber, Refused>>,
     /// Interrupts the call under way, if there is one.
     pub interrupter: Option<Interrupter>,
     /// What happened since start.
@@ -82,8 +80,11 @@ pub enum Phase {
     },
 }
 
+/// The core refused an activation: one of its bounds is reached.
+#[derive(Debug, Clone, Copy)]
+pub struct Refused;
+
 /// The live code of a plugin.
-#[derive(Debug)]
 pub struct Code {
     /// The compiled component.
     pub compiled: Compiled,
@@ -177,6 +178,12 @@ impl Plugin {
 
     fn lock(&self) -> MutexGuard<'_, Run> {
         self.run.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Plugin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Plugin").field("name", &self.name).finish_non_exhaustive()
     }
 }
 

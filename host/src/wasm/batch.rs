@@ -13,6 +13,7 @@ use vespiary_core::event::{Sequence, StateWrite};
 use vespiary_core::message::Message;
 
 use super::limits::WasmLimits;
+use crate::store::StateSnapshot;
 
 /// Longest key in bytes.
 const KEY_BYTES: usize = 512;
@@ -34,6 +35,21 @@ pub trait StateRead: Send {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<(String, Vec<u8>)>, StateUnavailable>;
+}
+
+impl StateRead for StateSnapshot {
+    fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StateUnavailable> {
+        self.get(key).map_err(|error| StateUnavailable(error.to_string()))
+    }
+
+    fn scan(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(String, Vec<u8>)>, StateUnavailable> {
+        self.scan(prefix, after, limit).map_err(|error| StateUnavailable(error.to_string()))
+    }
 }
 
 /// The store could not be read, and what it says.
