@@ -9,6 +9,7 @@ mod admin;
 
 mod build;
 
+use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
@@ -67,7 +68,13 @@ pub fn main() -> ExitCode {
 /// Sends the log to stderr; `VESPIARY_LOG` says what of it, in the form of `RUST_LOG`.
 fn with_log<T>(default: &str, run: impl FnOnce() -> T) -> T {
     let filter = EnvFilter::try_from_env("VESPIARY_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    let stderr_is_terminal = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .with_ansi(stderr_is_terminal)
+        .init();
     run()
 }
 

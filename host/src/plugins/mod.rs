@@ -25,6 +25,9 @@ mod breaker;
 
 mod log;
 
+pub use self::log::Entry;
+pub use self::plugin::{Counts, Failure};
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
