@@ -23,7 +23,7 @@ pub struct WasmLimits {
     /// Bytes of one state value; a longer one is refused with `too-large`.
     pub state_value_bytes: usize,
     /// Bytes of keys and values that one call may write; refused beyond it with `quota-exceeded`.
-    pub state_bytes_per_call: usize,
+    pub write_bytes_per_call: usize,
     /// Bytes of keys and values that one `scan` may give back; refused beyond it with `quota-exceeded`.
     pub state_scan_bytes: usize,
     /// Lines that one instance may log in a second; further ones are dropped and counted.
@@ -45,7 +45,7 @@ impl Default for WasmLimits {
             publishes_per_call: 10_000,
             publish_bytes_per_call: 16 << 20,
             state_value_bytes: 1 << 20,
-            state_bytes_per_call: 16 << 20,
+            write_bytes_per_call: 16 << 20,
             state_scan_bytes: 4 << 20,
             log_lines_per_s: 100,
             log_line_bytes: 4 << 10,

@@ -134,7 +134,7 @@ fn a_single_event_need_not_be_begun() {
 
 #[test]
 fn keys_values_and_totals_are_bounded() {
-    let limits = WasmLimits { state_value_bytes: 10, state_bytes_per_call: 20, ..WasmLimits::default() };
+    let limits = WasmLimits { state_value_bytes: 10, write_bytes_per_call: 20, ..WasmLimits::default() };
     let limits = WasmLimits { publishes_per_call: 2, publish_bytes_per_call: 40, state_scan_bytes: 8, ..limits };
     let mut batch = batch(&[("k1", "12345"), ("k2", "12345")], &[1]);
     let long = "k".repeat(513);
