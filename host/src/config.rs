@@ -135,7 +135,7 @@ pub struct Plugins {
     /// Bytes of topics and payloads that one call may publish.
     pub publish_bytes_per_call: usize,
     /// Bytes of keys and values that one call may write.
-    pub state_bytes_per_call: usize,
+    pub write_bytes_per_call: usize,
     /// Log lines a second; more are dropped and counted.
     pub log_lines_per_s: u32,
 }
@@ -331,7 +331,7 @@ impl Default for Plugins {
             call_deadline_ms: 1_000,
             publishes_per_call: 10_000,
             publish_bytes_per_call: 16 << 20,
-            state_bytes_per_call: 16 << 20,
+            write_bytes_per_call: 16 << 20,
             log_lines_per_s: 100,
         }
     }

@@ -22,7 +22,7 @@ pub(super) struct BuildArgs {
     #[arg(default_value = ".")]
     directory: PathBuf,
     /// Cargo profile
-    #[arg(long, default_value = "release")]
+    #[arg(long, default_value = "component")]
     profile: String,
     /// Cargo features, separated by commas
     #[arg(long)]

@@ -7,6 +7,8 @@ mod serve;
 
 mod admin;
 
+mod new;
+
 mod build;
 
 use std::io::IsTerminal as _;
@@ -30,6 +32,8 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Do everything that `serve` would do short of listening, and say what is wrong
     Check(serve::CheckArgs),
+    /// Make a plugin crate that builds and whose test passes
+    New(new::NewArgs),
     /// Build a plugin crate into one component
     Build(build::BuildArgs),
     /// Deploy a component to a running broker, over the revision that is active
@@ -52,6 +56,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Serve(args) => with_log("info", || serve::serve(&args)),
         Command::Check(args) => serve::check(&args),
+        Command::New(args) => new::run(&args),
         Command::Build(args) => build::run(&args),
         Command::Deploy(args) => admin::deploy(&args),
         Command::Plugin(args) => admin::plugin(&args),

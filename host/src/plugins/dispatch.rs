@@ -118,7 +118,7 @@ impl Plugins {
             Err(error) => return self.cannot_run(plugin, &error.to_string()),
         };
         let started = Instant::now();
-        let result = instance.handle(wall_clock(), Box::new(snapshot), &events);
+        let result = instance.handle(wall_clock(), snapshot, &events);
         let call_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         plugin.run(|run| {
             run.interrupter = None;

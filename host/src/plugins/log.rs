@@ -78,7 +78,7 @@ impl PluginLog {
 
     /// Keeps a line about the plugin, from the broker.
     pub(super) fn note(&self, level: LogLevel, message: impl Into<String>) {
-        self.write(LogLine { level, context: "host".to_owned(), message: message.into() });
+        self.write(LogLine { level, message: message.into() });
     }
 
     /// The last `count` lines, oldest first.
