@@ -259,7 +259,7 @@ fn wasm_limits(config: &Config) -> WasmLimits {
         call_deadline_ms: settings.call_deadline_ms,
         publishes_per_call: settings.publishes_per_call,
         publish_bytes_per_call: settings.publish_bytes_per_call,
-        write_bytes_per_call: settings.state_bytes_per_call,
+        write_bytes_per_call: settings.write_bytes_per_call,
         component_bytes: settings.component_bytes,
         log_lines_per_s: settings.log_lines_per_s,
         ..WasmLimits::default()
