@@ -10,8 +10,7 @@ use super::*;
 use crate::wasm::testing::MapState;
 
 fn batch(committed: &[(&str, &str)], events: &[u64]) -> Batch {
-    let map = committed.iter().map(|(key, value)| (key.to_string(), value.as_bytes().to_vec())).collect();
-    Batch::new(Box::new(MapState(map)), events.iter().copied().map(Sequence).collect())
+    Batch::new(Box::new(MapState::of(committed)), events.iter().copied().map(Sequence).collect())
 }
 
 fn message(topic: &str) -> Message {
