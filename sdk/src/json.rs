@@ -45,8 +45,7 @@ fn path_at(json: &[u8], end: usize) -> String {
                 key_next = true;
             }
             b'[' => containers.push(Container::Array(0)),
-            // The closing bracket that the position is just behind still belongs to the value.
-            b'}' | b']' if position < end => {
+            b'}' | b']' => {
                 containers.pop();
                 key_next = false;
             }
@@ -104,7 +103,7 @@ mod tests {
     fn the_field_and_the_position_are_named() {
         for (json, expected) in [
             (r#"{"readings":[{"mm_s":1},{"mm_s":"x"}]}"#, "at line 1 column 35 (in readings[1].mm_s)"),
-            (r#"{"readings":[{"mm_s":1},{"m":2}]}"#, "missing field `mm_s`"),
+            (r#"{"readings":[{"mm_s":1},{"m":2}]}"#, "missing field `mm_s` at line 1 column 31 (in readings[1])"),
             (r#"{"readings":{}}"#, "(in readings)"),
             ("{\n \"readings\": [true]\n}", "line 2 column 18 (in readings[0])"),
             (r#"{"a,}":"]\"","readings":7}"#, "(in readings)"),
