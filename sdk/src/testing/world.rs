@@ -23,14 +23,15 @@ const MAX_KEY_BYTES: usize = 512;
 /// Most entries of one scan, as in the host.
 const MAX_SCAN: u32 = 1_000;
 
-/// What the plugin sees of its host.
-pub(super) struct World {
+/// What the plugin sees of its host. Clones are the same world.
+#[derive(Clone)]
+pub(crate) struct World {
     /// All of it; borrowed within one method only.
-    pub(super) inner: RefCell<Inner>,
+    pub(super) inner: Rc<RefCell<Inner>>,
 }
 
 /// The parts of a [`World`].
-pub(super) struct Inner {
+pub(crate) struct Inner {
     /// The active revision.
     pub(super) plugin: Plugin,
     /// The clock.
@@ -56,7 +57,7 @@ pub(super) struct Inner {
 impl World {
     pub(super) fn new(plugin: Plugin) -> Self {
         Self {
-            inner: RefCell::new(Inner {
+            inner: Rc::new(RefCell::new(Inner {
                 plugin,
                 now: super::START,
                 state: BTreeMap::new(),
@@ -67,7 +68,7 @@ impl World {
                 logs: Vec::new(),
                 denied: Vec::new(),
                 tolerate_denied: false,
-            }),
+            })),
         }
     }
 
@@ -86,20 +87,20 @@ impl World {
     }
 
     /// Makes this the world that the thread's log lines go to, until the guard is dropped.
-    pub(super) fn enter(world: &Rc<Self>) -> Entered {
-        Entered { previous: CURRENT.replace(Some(Rc::clone(world))) }
+    pub(super) fn enter(world: &Self) -> Entered {
+        Entered { previous: CURRENT.replace(Some(world.clone())) }
     }
 }
 
 thread_local! {
     /// Where log lines of this thread go.
-    static CURRENT: RefCell<Option<Rc<World>>> = const { RefCell::new(None) };
+    static CURRENT: RefCell<Option<World>> = const { RefCell::new(None) };
 }
 
 /// While it lives, log lines of the thread go to a world.
 pub(super) struct Entered {
     /// Where they went before.
-    previous: Option<Rc<World>>,
+    previous: Option<World>,
 }
 
 impl Drop for Entered {
