@@ -57,6 +57,21 @@ impl Default for Settings {
     }
 }
 
+/// Settings with which no alarm would mean anything.
+#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
+#[error("{0:?} need a warm-up, 0 < calm_sigmas < suspicious_sigmas, and at least one reading to raise and to clear")]
+pub struct InvalidSettings(Settings);
+
+impl Settings {
+    /// Checks what the operator set.
+    pub fn checked(self) -> Result<Self, InvalidSettings> {
+        let Self { warm_up_readings, suspicious_sigmas, calm_sigmas, patience } = self;
+        let ordered = 0.0 < calm_sigmas && calm_sigmas < suspicious_sigmas && suspicious_sigmas.is_finite();
+        let patient = warm_up_readings > 1 && patience.raise > 0 && patience.clear > 0;
+        if ordered && patient { Ok(self) } else { Err(InvalidSettings(self)) }
+    }
+}
+
 /// What is kept per asset. Stored as JSON; a field that a later version adds has a default, and one that an earlier
 /// version does not know is ignored, so that both an upgrade and a rollback read what they find.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -3,16 +3,22 @@
 //! Velocities are mm/s RMS as ISO 20816-3 measures them; times are milliseconds since the Unix epoch by the clock of the
 //! sensor. Fields that the service does not use are ignored, so that a sensor may send more than is read here.
 
+use std::borrow::Cow;
+
 use serde::Deserialize;
+
+/// The longest name of an asset, in bytes: it becomes part of a key.
+pub const MAX_NAME_BYTES: usize = 128;
 
 /// The largest velocity that a sensor can mean: ten times what destroys a machine.
 pub const MAX_MM_S: f64 = 500.0;
 
 /// The payload of `assets/{asset}/vibration`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-pub struct RawReading {
+pub struct RawReading<'payload> {
     /// The asset that was measured; repeats the topic.
-    pub asset: String,
+    #[serde(borrow)]
+    pub asset: Cow<'payload, str>,
     /// The sensor's own count of its readings: each is one more than the last.
     pub seq: u64,
     /// When it was measured, in milliseconds since the Unix epoch.
@@ -43,17 +49,21 @@ pub enum InvalidReading {
         /// The asset in the payload.
         payload: String,
     },
+    /// The asset's name is too long to be kept.
+    #[error("an asset's name of {0} bytes is empty or longer than {MAX_NAME_BYTES}")]
+    Name(usize),
     /// No machine vibrates like this.
     #[error("vibration of {0} mm/s is outside 0..={MAX_MM_S}")]
     Velocity(f64),
 }
 
-impl RawReading {
+impl RawReading<'_> {
     /// The reading that this payload means when it arrives for `asset`.
     pub fn understand(&self, asset: &str) -> Result<Reading, InvalidReading> {
         if self.asset != asset {
-            return Err(InvalidReading::AnotherAsset { topic: asset.to_owned(), payload: self.asset.clone() });
+            return Err(InvalidReading::AnotherAsset { topic: asset.to_owned(), payload: self.asset.clone().into_owned() });
         }
+        checked_name(asset)?;
         if !(0.0..=MAX_MM_S).contains(&self.mm_s) {
             return Err(InvalidReading::Velocity(self.mm_s));
         }
@@ -61,12 +71,17 @@ impl RawReading {
     }
 }
 
+/// Checks that an asset's name can be kept.
+pub fn checked_name(asset: &str) -> Result<&str, InvalidReading> {
+    if (1..=MAX_NAME_BYTES).contains(&asset.len()) { Ok(asset) } else { Err(InvalidReading::Name(asset.len())) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn raw(asset: &str, mm_s: f64) -> RawReading {
-        RawReading { asset: asset.to_owned(), seq: 1, ts: 1_000, mm_s }
+    fn raw(asset: &str, mm_s: f64) -> RawReading<'_> {
+        RawReading { asset: asset.into(), seq: 1, ts: 1_000, mm_s }
     }
 
     #[test]
