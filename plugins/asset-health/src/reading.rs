@@ -61,7 +61,10 @@ impl RawReading<'_> {
     /// The reading that this payload means when it arrives for `asset`.
     pub fn understand(&self, asset: &str) -> Result<Reading, InvalidReading> {
         if self.asset != asset {
-            return Err(InvalidReading::AnotherAsset { topic: asset.to_owned(), payload: self.asset.clone().into_owned() });
+            return Err(InvalidReading::AnotherAsset {
+                topic: asset.to_owned(),
+                payload: self.asset.clone().into_owned(),
+            });
         }
         checked_name(asset)?;
         if !(0.0..=MAX_MM_S).contains(&self.mm_s) {

@@ -2,9 +2,9 @@
 
 use vespiary_sdk::prelude::*;
 
-use crate::trend::Trend;
 use crate::reading::RawReading;
 use crate::service::{self, Maintained};
+use crate::trend::Trend;
 
 plugin! {
     name: "asset-health",
