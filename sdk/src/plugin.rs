@@ -71,7 +71,7 @@ impl Plugin {
         self.name
     }
 
-    /// The plugin's version: its crate's.
+    /// The plugin's version: usually its crate's.
     pub fn version(&self) -> &'static str {
         self.version
     }

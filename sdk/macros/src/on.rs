@@ -171,10 +171,9 @@ fn declaration(function: &ItemFn, arguments: &Arguments, body: &TokenStream) -> 
     });
     quote! {
         #[doc(hidden)]
-        #[allow(non_camel_case_types, dead_code, reason = "stands beside the function in the namespace of types")]
+        #[allow(non_camel_case_types, reason = "stands beside the function in the namespace of types")]
         #visibility enum #name {}
 
-        #[allow(dead_code, reason = "used where the plugin lists the handler")]
         impl #name {
             #[doc(hidden)]
             pub(crate) const DECLARATION: ::vespiary_sdk::__private::Handler = {
@@ -226,5 +225,133 @@ fn last_segment_is(ty: &Type, names: &[&str]) -> bool {
             path.path.segments.last().is_some_and(|segment| names.iter().any(|name| segment.ident == name))
         }
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mistakes_are_named() {
+        for (arguments, function, part) in [
+            (
+                quote!(),
+                quote!(
+                    fn f() {}
+                ),
+                "the topic is missing",
+            ),
+            (
+                quote!("a/b", retries = 3),
+                quote!(
+                    fn f() {}
+                ),
+                "unknown key `retries`",
+            ),
+            (
+                quote!("a/b", qos = 3),
+                quote!(
+                    fn f() {}
+                ),
+                "the QoS is 0, 1 or 2",
+            ),
+            (
+                quote!("a/b", qos = 1, qos = 1),
+                quote!(
+                    fn f() {}
+                ),
+                "given twice",
+            ),
+            (
+                quote!("a/#/b"),
+                quote!(
+                    fn f() {}
+                ),
+                "this is no topic to subscribe to",
+            ),
+            (
+                quote!("a/{x}"),
+                quote!(
+                    fn f(y: &str) {}
+                ),
+                "`y` is not captured by the topic, which captures `x`",
+            ),
+            (
+                quote!("a/b"),
+                quote!(
+                    fn f(n: u32) {}
+                ),
+                "`n` is not captured by the topic, which captures nothing",
+            ),
+            (
+                quote!("a/b"),
+                quote!(
+                    async fn f() {}
+                ),
+                "not async",
+            ),
+            (
+                quote!("a/b"),
+                quote!(
+                    unsafe fn f() {}
+                ),
+                "not unsafe",
+            ),
+            (
+                quote!("a/b"),
+                quote!(
+                    fn f<T>() {}
+                ),
+                "no generic parameters",
+            ),
+            (
+                quote!("a/b"),
+                quote!(
+                    fn f(&self) {}
+                ),
+                "free function",
+            ),
+            (
+                quote!("a/b"),
+                quote!(
+                    #[on("c")]
+                    fn f() {}
+                ),
+                "one topic",
+            ),
+            (
+                quote!("a/b"),
+                quote!(
+                    struct F;
+                ),
+                "marks a function",
+            ),
+        ] {
+            let expanded = expand(arguments.clone(), function.clone()).to_string();
+            assert!(expanded.contains("compile_error"), "{arguments} {function}");
+            assert!(expanded.contains(part), "{arguments} {function}: {expanded}");
+        }
+    }
+
+    #[test]
+    fn captures_that_are_not_used_and_extractors_are_no_mistake() {
+        for function in [
+            quote!(
+                fn f() {}
+            ),
+            quote!(
+                fn f(cx: &mut Context, x: &str) {}
+            ),
+            quote!(
+                fn f(mut x: u32, Json(reading): Json<Reading>, bytes: &[u8], event: &Event) {}
+            ),
+            quote!(
+                fn f(cx: &Context, r#x: String) {}
+            ),
+        ] {
+            let expanded = expand(quote!("a/{x}/{y..}", qos = 2,), quote!(#function)).to_string();
+            assert!(!expanded.contains("compile_error"), "{function}: {expanded}");
+        }
     }
 }

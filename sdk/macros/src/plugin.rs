@@ -50,7 +50,7 @@ impl Parse for Declaration {
             input.parse::<Token![:]>()?;
             let twice = match text.as_str() {
                 "name" => declaration.name.replace(plugin_name(input)?).is_some(),
-                "version" => declaration.version.replace(input.parse()?).is_some(),
+                "version" => declaration.version.replace(plugin_version(input)?).is_some(),
                 "description" => declaration.description.replace(input.parse()?).is_some(),
                 "handlers" => declaration.handlers.replace(handlers(input)?).is_some(),
                 "publishes" => declaration.publishes.replace(filters(input)?).is_some(),
@@ -79,6 +79,18 @@ fn plugin_name(input: ParseStream<'_>) -> Result<LitStr> {
         return Err(Error::new(name.span(), rule));
     }
     Ok(name)
+}
+
+fn plugin_version(input: ParseStream<'_>) -> Result<LitStr> {
+    let version: LitStr = input.parse()?;
+    let text = version.value();
+    let core = text.split(['-', '+']).next().unwrap_or_default();
+    let numbers = core.split('.').filter(|part| part.parse::<u64>().is_ok()).count();
+    let plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-+".contains(&byte));
+    if numbers != 3 || core.split('.').count() != 3 || !plain {
+        return Err(Error::new(version.span(), "a version is three numbers, such as `1.2.0`, as in Cargo.toml"));
+    }
+    Ok(version)
 }
 
 fn handlers(input: ParseStream<'_>) -> Result<Vec<Path>> {
@@ -221,6 +233,8 @@ mod tests {
             (quote!(name: "a", handlers: [f], colour: "red"), "unknown key `colour`"),
             (quote!(name: "a", name: "b"), "given twice"),
             (quote!(name: "Asset Health", handlers: [f]), "plugin's name"),
+            (quote!(name: "a", version: "1.2", handlers: [f]), "three numbers"),
+            (quote!(name: "a", version: "1.2.0\"", handlers: [f]), "three numbers"),
             (quote!(name: "a", handlers: []), "without handlers"),
             (quote!(name: "a", handlers: [f, f]), "listed twice"),
             (quote!(name: "a", handlers: [f], publishes: ["a/{x}"]), "write `+`"),

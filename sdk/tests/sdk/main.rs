@@ -1,0 +1,10 @@
+//! The SDK as a plugin's author uses it: macros, the loop and the test host together.
+//!
+//! Each module declares the plugins that it needs; nothing here sees the inside of the SDK.
+
+mod handlers;
+mod host;
+mod manifest;
+mod template;
+#[path = "../../examples/thermometer.rs"]
+mod thermometer;
