@@ -9,34 +9,34 @@ use std::f64::consts::TAU;
 use serde::Serialize;
 
 /// Machines in the plant.
-pub const MACHINES: usize = 20;
+pub(crate) const MACHINES: usize = 20;
 
 /// How the plant runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PlantOptions {
+pub(crate) struct PlantOptions {
     /// Two plants with the same seed and options are the same plant.
-    pub seed: u64,
+    pub(crate) seed: u64,
     /// When tick 0 is measured; milliseconds since the Unix epoch.
-    pub start_ts: u64,
+    pub(crate) start_ts: u64,
     /// Time between two readings of a machine.
-    pub interval_ms: u64,
+    pub(crate) interval_ms: u64,
     /// The tick from which on the bearing fails. A service needs some 60 readings before it to learn what is normal.
-    pub onset_tick: u64,
+    pub(crate) onset_tick: u64,
     /// The tick at which it has failed: vibration does not grow beyond.
-    pub failed_tick: u64,
+    pub(crate) failed_tick: u64,
 }
 
 impl PlantOptions {
     /// A run of `ticks` readings a machine (at least 200), in which the bearing begins to fail after a third and has
     /// failed shortly before the end.
-    pub fn for_run(seed: u64, start_ts: u64, interval_ms: u64, ticks: u64) -> Self {
+    pub(crate) fn for_run(seed: u64, start_ts: u64, interval_ms: u64, ticks: u64) -> Self {
         Self { seed, start_ts, interval_ms, onset_tick: ticks / 3, failed_tick: ticks - ticks / 12 }
     }
 }
 
 /// A plant.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Plant {
+pub(crate) struct Plant {
     options: PlantOptions,
     machines: Vec<Machine>,
     failing: usize,
@@ -44,19 +44,19 @@ pub struct Plant {
 
 /// A machine: what is told of it when it is registered, and what its readings are made from.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Machine {
+pub(crate) struct Machine {
     /// Its name: a topic level, such as `PUMP-03`.
-    pub asset: String,
+    pub(crate) asset: String,
     /// What it is.
-    pub kind: MachineKind,
+    pub(crate) kind: MachineKind,
     /// Where it stands.
-    pub location: String,
+    pub(crate) location: String,
     /// What a technician must be able to do to work on it.
-    pub skills: &'static [&'static str],
+    pub(crate) skills: &'static [&'static str],
     /// What a technician has to bring.
-    pub tools: &'static [&'static str],
+    pub(crate) tools: &'static [&'static str],
     /// Its zone borders (A/B, B/C, C/D) in mm/s RMS.
-    pub zone_borders_mm_s: [f64; 3],
+    pub(crate) zone_borders_mm_s: [f64; 3],
     /// Vibration at full load when healthy, in mm/s RMS.
     #[serde(skip)]
     vibration_mm_s: f64,
@@ -74,7 +74,7 @@ pub struct Machine {
 /// What kinds of machines there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum MachineKind {
+pub(crate) enum MachineKind {
     /// A centrifugal pump.
     Pump,
     /// A fan.
@@ -87,21 +87,21 @@ pub enum MachineKind {
 
 /// One reading of one machine, as it is published.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Reading {
+pub(crate) struct Reading {
     /// The machine.
-    pub asset: String,
+    pub(crate) asset: String,
     /// The sensor's own count: 1 at tick 0.
-    pub seq: u64,
+    pub(crate) seq: u64,
     /// When it was measured; milliseconds since the Unix epoch.
-    pub ts: u64,
+    pub(crate) ts: u64,
     /// Vibration velocity in mm/s RMS.
-    pub mm_s: f64,
+    pub(crate) mm_s: f64,
     /// Bearing temperature in degrees Celsius.
-    pub temperature_c: f64,
+    pub(crate) temperature_c: f64,
     /// Shaft speed in revolutions a minute.
-    pub rpm: f64,
+    pub(crate) rpm: f64,
     /// Load as a part of the nominal one.
-    pub load: f64,
+    pub(crate) load: f64,
 }
 
 /// What of a reading a random number is for; keeps the numbers of one reading independent.
@@ -117,24 +117,24 @@ enum Noise {
 
 impl Plant {
     /// A plant; which machine fails follows from the seed.
-    pub fn new(options: PlantOptions) -> Self {
+    pub(crate) fn new(options: PlantOptions) -> Self {
         let machines = (0..MACHINES).map(|index| machine(options.seed, index)).collect();
         let failing = (mixed(options.seed, 0, 0, 0) % MACHINES as u64) as usize;
         Self { options, machines, failing }
     }
 
     /// The machines, in the order by which they are numbered.
-    pub fn machines(&self) -> &[Machine] {
+    pub(crate) fn machines(&self) -> &[Machine] {
         &self.machines
     }
 
     /// The number of the machine whose bearing fails.
-    pub fn failing(&self) -> usize {
+    pub(crate) fn failing(&self) -> usize {
         self.failing
     }
 
     /// How far its bearing has failed at a tick: 0 before the onset, 1 from the end of it on.
-    pub fn wear(&self, tick: u64) -> f64 {
+    pub(crate) fn wear(&self, tick: u64) -> f64 {
         let PlantOptions { onset_tick, failed_tick, .. } = self.options;
         let span = failed_tick.saturating_sub(onset_tick).max(1) as f64;
         (tick.saturating_sub(onset_tick) as f64 / span).min(1.0)
@@ -144,7 +144,7 @@ impl Plant {
     ///
     /// # Panics
     /// If there is no such machine.
-    pub fn reading(&self, machine: usize, tick: u64) -> Reading {
+    pub(crate) fn reading(&self, machine: usize, tick: u64) -> Reading {
         let Machine { asset, kind, vibration_mm_s, rise_c, cycle_ticks, phase, .. } = &self.machines[machine];
         let noise = |noise: Noise| normal(self.options.seed, machine as u64, tick, noise);
         let cycle = |lag_ticks: f64| (TAU * ((tick as f64 - lag_ticks) / cycle_ticks + phase)).sin();
