@@ -194,6 +194,12 @@ mod tests {
     }
 
     #[test]
+    fn the_chain_is_the_one_that_senders_compute() {
+        let chain = [&b"one"[..], b"two"].into_iter().fold(EMPTY_CHAIN, chained);
+        assert_eq!(format!("{chain:016x}"), "ce36e7e83f558e71");
+    }
+
+    #[test]
     fn a_flood_of_gaps_stays_bounded() {
         let sequence: Vec<u64> = (0..1_000).map(|step| step * 2).collect();
         let ledger = ledger_of(&sequence);

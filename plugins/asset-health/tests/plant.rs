@@ -61,15 +61,15 @@ fn check(seeds: u64, ticks: u64) {
 
 #[test]
 fn both_versions_find_exactly_the_failing_machine_in_a_short_run() {
-    check(40, 200);
+    check(20, 200);
 }
 
 #[test]
 fn both_versions_find_exactly_the_failing_machine_in_a_usual_run() {
-    check(25, 500);
+    check(12, 500);
 }
 
 #[test]
 fn both_versions_find_exactly_the_failing_machine_in_a_fast_run() {
-    check(5, 1_500);
+    check(3, 1_500);
 }

@@ -131,6 +131,8 @@ fn what_makes_no_sense_becomes_a_dead_letter_that_says_why() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     /// Whoever is heard of when, the counts of the fleet are those of what was told of each asset.
     #[test]
     fn the_counts_are_those_of_the_assets(steps in proptest::collection::vec((0..6_usize, 0_u64..4_000), 1..300)) {
