@@ -19,6 +19,8 @@ mod subscribe;
 
 mod bench;
 
+mod connection;
+
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
