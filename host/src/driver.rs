@@ -105,7 +105,8 @@ impl Driver {
         }
         self.sort(worker, state, effects);
         let deadline = state.broker.next_deadline().map_or(u64::MAX, |deadline| deadline.0);
-        let others: Vec<usize> = (0..state.mailboxes.len()).filter(|&other| !state.mailboxes[other].is_empty()).collect();
+        let others: Vec<usize> =
+            (0..state.mailboxes.len()).filter(|&other| !state.mailboxes[other].is_empty()).collect();
         let sooner = self.deadline.swap(deadline, Ordering::Relaxed) > deadline;
         drop(guard);
         for other in others {
@@ -131,7 +132,7 @@ impl Driver {
                 | Effect::Settled { .. }
                 | Effect::PluginActivated { .. }
                 | Effect::PluginRefused { .. }
-        | Effect::PluginRemoved { .. } => (self.plugins)(effect),
+                | Effect::PluginRemoved { .. } => (self.plugins)(effect),
                 Effect::Dropped { reason, count } => self.count_dropped(reason, count),
             }
         }

@@ -432,12 +432,7 @@ impl Worker {
     }
 
     /// Appends a packet to what a connection is about to write. It is written when the turn ends.
-    pub(super) fn stage(
-        &self,
-        connection: &Rc<Connection>,
-        after: ChangeNumber,
-        packet: impl FnOnce(&mut Vec<u8>),
-    ) {
+    pub(super) fn stage(&self, connection: &Rc<Connection>, after: ChangeNumber, packet: impl FnOnce(&mut Vec<u8>)) {
         let mut outgoing = connection.outgoing.borrow_mut();
         outgoing.lend(|| self.buffer());
         packet(outgoing.stage(after, self.durable.get()));

@@ -10,9 +10,9 @@ use std::time::Instant;
 use vespiary_core::Input;
 use vespiary_core::event::{Effect, InboxEvent, Outcome, PluginName, Settlement};
 
+use super::Plugins;
 use super::plugin::{Code, Phase, Plugin, Refused};
 use super::pool::Job;
-use super::Plugins;
 use crate::clock::wall_clock;
 use crate::wasm::{CallError, EventResult, Handled, Instance, LogLevel};
 
@@ -138,13 +138,14 @@ impl Plugins {
 
     /// The warm instance, or a new one where the last call killed it.
     fn ready_instance(&self, plugin: &Plugin) -> Result<(Instance, vespiary_core::event::SessionId), String> {
-        let (warm, code, session) = plugin.run(|run| {
-            let code = run.code.as_mut()?;
-            let warm = code.instance.take();
-            let cold = Code { compiled: code.compiled.clone(), grants: code.grants.clone(), instance: None };
-            Some((warm, cold, run.session?))
-        })
-        .ok_or("it has no code")?;
+        let (warm, code, session) = plugin
+            .run(|run| {
+                let code = run.code.as_mut()?;
+                let warm = code.instance.take();
+                let cold = Code { compiled: code.compiled.clone(), grants: code.grants.clone(), instance: None };
+                Some((warm, cold, run.session?))
+            })
+            .ok_or("it has no code")?;
         let instance = match warm {
             Some(instance) => instance,
             None => self.warm_instance(plugin, &code.compiled, &code.grants).map_err(|error| error.to_string())?,

@@ -140,4 +140,3 @@ fn requested(filter: &ByteString, options: SubscriptionOptions) -> Result<Reques
 fn is_shared(filter: &str) -> bool {
     filter == "$share" || filter.starts_with("$share/")
 }
-
