@@ -323,3 +323,80 @@ impl Slot {
 fn distance(from: PacketId, to: PacketId) -> u16 {
     if to >= from { to.get() - from.get() } else { u16::MAX - (from.get() - to.get()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use fastrand::Rng;
+
+    use super::*;
+    use crate::message::Timestamp;
+    use crate::topic::Topic;
+
+    fn in_flight(packet_id: PacketId, sequence: u64) -> InFlight {
+        let message = Message {
+            topic: Topic::parse("t").expect("a topic"),
+            payload: Box::from([]),
+            qos: Qos::AtLeastOnce,
+            retain: false,
+            properties: None,
+            expires_at: None,
+            received_at: Timestamp(0),
+            publisher: "p".into(),
+        };
+        let (message, qos) = (Arc::new(message), Qos::AtLeastOnce);
+        let sequence = Sequence(sequence);
+        let entry = Entry { message, sequence, stored: None, identifiers: None, qos, retain: false };
+        InFlight { packet_id, released: false, counted: true, entry }
+    }
+
+    #[test]
+    fn the_window_finds_each_identifier_in_whatever_order_it_is_acknowledged() {
+        for (seed, window, in_order) in [(1, 1, 0), (2, 10, 128), (3, 300, 250), (4, 300, 0), (5, 60_000, 200)] {
+            let mut rng = Rng::with_seed(seed);
+            let mut outbound = Outbound::default();
+            let mut expected: VecDeque<(PacketId, u64)> = VecDeque::new();
+            for sequence in 0..70_000 {
+                while expected.len() >= window {
+                    let place = if rng.u8(..) < in_order { 0 } else { rng.usize(0..expected.len()) };
+                    let (packet_id, sequence) = expected.swap_remove_back(place).expect("it is there");
+                    let found = outbound.remove_in_flight(packet_id).map(|entry| entry.entry.sequence);
+                    assert_eq!(found, Some(Sequence(sequence)), "seed {seed}");
+                    assert!(outbound.find_in_flight(packet_id).is_none());
+                }
+                let packet_id = outbound.next_packet_id();
+                outbound.push_in_flight(in_flight(packet_id, sequence));
+                expected.push_back((packet_id, sequence));
+                assert_eq!(outbound.in_flight(), expected.len());
+                if sequence % 7_011 == 0 {
+                    outbound.check_invariants();
+                }
+            }
+            outbound.begin_resend();
+            let order: Vec<Sequence> = outbound.resend.iter().map(|entry| entry.entry.sequence).collect();
+            assert!(order.is_sorted() && order.len() == expected.len());
+            while let Some(entry) = outbound.pop_resend() {
+                outbound.push_in_flight(entry);
+            }
+            outbound.check_invariants();
+            assert!(expected.iter().all(|&(packet_id, _)| outbound.remove_in_flight(packet_id).is_some()));
+        }
+    }
+
+    #[test]
+    fn an_entry_that_is_never_acknowledged_does_not_stop_the_identifiers() {
+        let mut outbound = Outbound::default();
+        for sequence in 0..3 {
+            let packet_id = outbound.next_packet_id();
+            outbound.push_in_flight(in_flight(packet_id, sequence));
+        }
+        for sequence in 3..150_000 {
+            let packet_id = outbound.next_packet_id();
+            assert!(packet_id.get() > 3);
+            outbound.push_in_flight(in_flight(packet_id, sequence));
+            assert!(outbound.remove_in_flight(packet_id).is_some());
+            assert!(outbound.ring.len() < 100, "gaps are swept");
+        }
+        outbound.check_invariants();
+        assert_eq!(outbound.in_flight(), 3);
+    }
+}
