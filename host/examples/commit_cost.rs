@@ -92,8 +92,9 @@ impl Events {
         while self.ready.len() < size {
             // Arrivals and outcomes come in batches, as they do in the broker.
             let batch = (size / CHANGES_PER_EVENT).max(1) as u64;
-            (0..batch).for_each(|event| self.arrive(self.count + event));
-            (0..batch).filter_map(|event| (self.count + event).checked_sub(512)).for_each(|event| self.settle(event));
+            let arrived = self.count..self.count + batch;
+            arrived.clone().for_each(|event| self.arrive(event));
+            arrived.filter_map(|event| event.checked_sub(512)).for_each(|event| self.settle(event));
             self.count += batch;
         }
         group.extend(self.ready.drain(..size));

@@ -161,8 +161,7 @@ fn empty_image() -> Vec<u8> {
     let database = Database::builder().create_with_backend(disk.clone()).unwrap();
     tables::create_all(&database).unwrap();
     database.close().unwrap();
-    let image = disk.0.lock().unwrap().live.clone();
-    image
+    disk.0.lock().unwrap().live.clone()
 }
 
 /// A store on a disk, with its lock and components in a directory.
