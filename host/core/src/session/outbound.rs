@@ -151,22 +151,32 @@ impl Outbound {
         }
     }
 
-    /// Takes the entry in flight under an identifier out.
-    pub(crate) fn remove_in_flight(&mut self, packet_id: PacketId) -> Option<InFlight> {
-        let removed = match self.position(packet_id) {
-            Some(0) => self.ring.pop_front().and_then(Slot::into_entry),
-            Some(position) => {
-                let slot = std::mem::replace(&mut self.ring[position], Slot::Gap(packet_id));
-                self.gaps += usize::from(matches!(slot, Slot::Taken(_)));
-                slot.into_entry()
-            }
-            None => self.stragglers.remove(&packet_id),
-        };
-        if let Some(entry) = &removed {
+    /// Takes the entry in flight under an identifier out, if it is one that may leave now.
+    pub(crate) fn remove_in_flight(
+        &mut self,
+        packet_id: PacketId,
+        may_leave: impl Fn(&InFlight) -> bool,
+    ) -> Option<InFlight> {
+        let Some(position) = self.position(packet_id) else {
+            self.stragglers.get(&packet_id).filter(|entry| may_leave(entry))?;
+            let entry = self.stragglers.remove(&packet_id)?;
             self.unacknowledged -= usize::from(entry.counted);
-            self.trim();
+            return Some(entry);
+        };
+        match &self.ring[position] {
+            Slot::Taken(entry) if may_leave(entry) => {}
+            Slot::Taken(_) | Slot::Gap(_) => return None,
         }
-        removed
+        let slot = if position == 0 {
+            self.ring.pop_front()
+        } else {
+            self.gaps += 1;
+            Some(std::mem::replace(&mut self.ring[position], Slot::Gap(packet_id)))
+        };
+        let entry = slot.and_then(Slot::into_entry)?;
+        self.unacknowledged -= usize::from(entry.counted);
+        self.trim();
+        Some(entry)
     }
 
     /// Where the ring holds an identifier, as an entry or as a gap.
@@ -359,7 +369,7 @@ mod tests {
                 while expected.len() >= window {
                     let place = if rng.u8(..) < in_order { 0 } else { rng.usize(0..expected.len()) };
                     let (packet_id, sequence) = expected.swap_remove_back(place).expect("it is there");
-                    let found = outbound.remove_in_flight(packet_id).map(|entry| entry.entry.sequence);
+                    let found = outbound.remove_in_flight(packet_id, |_| true).map(|entry| entry.entry.sequence);
                     assert_eq!(found, Some(Sequence(sequence)), "seed {seed}");
                     assert!(outbound.find_in_flight(packet_id).is_none());
                 }
@@ -378,7 +388,7 @@ mod tests {
                 outbound.push_in_flight(entry);
             }
             outbound.check_invariants();
-            assert!(expected.iter().all(|&(packet_id, _)| outbound.remove_in_flight(packet_id).is_some()));
+            assert!(expected.iter().all(|&(packet_id, _)| outbound.remove_in_flight(packet_id, |_| true).is_some()));
         }
     }
 
@@ -393,7 +403,7 @@ mod tests {
             let packet_id = outbound.next_packet_id();
             assert!(packet_id.get() > 3);
             outbound.push_in_flight(in_flight(packet_id, sequence));
-            assert!(outbound.remove_in_flight(packet_id).is_some());
+            assert!(outbound.remove_in_flight(packet_id, |_| true).is_some());
             assert!(outbound.ring.len() < 100, "gaps are swept");
         }
         outbound.check_invariants();
