@@ -109,7 +109,7 @@ pub(crate) fn log(level: Level, message: &str) {
 }
 
 /// The component's imports.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) struct Imports;
 
 impl Host for Imports {

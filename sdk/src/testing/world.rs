@@ -20,6 +20,9 @@ use crate::state::StateError;
 /// Longest key of the state in bytes, as in the host.
 const MAX_KEY_BYTES: usize = 512;
 
+/// Longest value of the state in bytes, as in the host unless it is configured otherwise.
+const MAX_VALUE_BYTES: usize = 1 << 20;
+
 /// Most entries of one scan, as in the host.
 const MAX_SCAN: u32 = 1_000;
 
@@ -142,6 +145,10 @@ impl Host for World {
 
     fn state_set(&self, key: &str, value: &[u8]) -> Result<(), StateError> {
         check_key(key)?;
+        if value.len() > MAX_VALUE_BYTES {
+            let reason = format!("a value has up to {MAX_VALUE_BYTES} bytes, that of `{key}` {}", value.len());
+            return Err(StateError::TooLarge(reason));
+        }
         self.inner.borrow_mut().writes.insert(key.into(), Some(value.into()));
         Ok(())
     }
