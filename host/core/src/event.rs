@@ -267,8 +267,8 @@ pub enum Effect {
     TakeCancelled { plugin: PluginName },
     /// A settlement is complete once `after` is durable.
     Settled { plugin: PluginName, after: ChangeNumber },
-    /// A revision is active once `after` is durable.
-    PluginActivated { plugin: PluginName, revision: u32, after: ChangeNumber },
+    /// A revision is active once `after` is durable. `session` names the plugin's inbox and its state.
+    PluginActivated { plugin: PluginName, session: SessionId, revision: u32, after: ChangeNumber },
     /// An activation is refused: it would exceed [`Limits`](crate::Limits). Nothing has changed.
     PluginRefused { plugin: PluginName, reason: ReasonCode },
     /// A plugin is gone once `after` is durable.

@@ -1,1 +1,99 @@
-//! Placeholder.
+//! The sandbox: compiles components and runs calls into them. `wasmtime` is used in this folder only.
+//!
+//! A [`Runtime`] compiles a component once ([`Compiled`]), makes instances of it, and each [`Instance`] handles batches of
+//! events. A call is synchronous, bounded in time, memory and output, and gives back data: nothing that a guest does has an
+//! effect before the caller commits it. Which component is live, and what becomes of a failed event, is decided above.
+//!
+//! Reading order: [`Runtime`], `instance` (a call), `batch` (what a call does to the world), `host` (what guests import),
+//! `wasi` (the empty system around them), `component` and `engine`.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use wasmtime::Engine;
+use wasmtime::component::Linker;
+
+mod instance;
+
+mod batch;
+mod state;
+
+mod host;
+mod properties;
+mod wasi;
+
+mod bindings;
+mod component;
+mod inspect;
+
+mod deadline;
+mod engine;
+mod log;
+mod trap;
+
+mod error;
+mod limits;
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+pub use batch::{EventResult, Handled};
+pub use component::Compiled;
+pub use deadline::Interrupter;
+pub use error::{CallError, ComponentError, RuntimeError, TrapReport};
+pub use inspect::{Inspection, MANIFEST_SECTION};
+pub use instance::{Instance, InstanceContext};
+pub use limits::WasmLimits;
+pub use log::{LogLevel, LogLine, LogSink};
+pub use state::{StateRead, StateUnavailable};
+
+/// The engine with all that instances share. Can be used from several threads.
+pub struct Runtime {
+    /// Compiles and runs.
+    engine: Engine,
+    /// What guests may import.
+    linker: Linker<host::HostState>,
+    /// Compiled components on disk.
+    cache: component::Cache,
+    /// Measures time; lives as long as the last instance.
+    ticker: Arc<engine::Ticker>,
+    /// The bounds of everything.
+    limits: WasmLimits,
+}
+
+impl Runtime {
+    /// Sets the engine up. `cache` is a directory for compiled components; it is made if it is not there.
+    pub fn new(limits: WasmLimits, cache: &Path) -> Result<Self, RuntimeError> {
+        let engine = engine::build(&limits)?;
+        let mut linker = Linker::new(&engine);
+        host::add_to_linker(&mut linker).map_err(|error| RuntimeError::Engine { reason: format!("{error:#}") })?;
+        let cache = component::Cache::open(cache, &engine)?;
+        let ticker = Arc::new(engine::Ticker::start(&engine)?);
+        Ok(Self { engine, linker, cache, ticker, limits })
+    }
+
+    /// Reads what a component says of itself, and refuses what cannot be a plugin of this host: what is no component,
+    /// lacks `handler` or `lifecycle`, or imports what is not offered. Compiles nothing.
+    pub fn inspect(bytes: &[u8]) -> Result<Inspection, ComponentError> {
+        inspect::inspect(bytes)
+    }
+
+    /// Compiles a component, or loads what was compiled before. `digest` is the SHA-256 of `bytes`. Takes tens of
+    /// milliseconds: not for a thread that others wait for.
+    pub fn compile(&self, digest: &[u8; 32], bytes: &[u8]) -> Result<Compiled, ComponentError> {
+        let limit_bytes = self.limits.component_bytes;
+        if bytes.len() > limit_bytes {
+            return Err(ComponentError::TooLarge { bytes: bytes.len(), limit_bytes });
+        }
+        inspect::inspect(bytes)?;
+        let component = self.cache.component(&self.engine, digest, bytes)?;
+        Compiled::link(&self.linker, &component)
+    }
+
+    /// Makes an instance. [`Instance::init`] is the caller's next step.
+    pub fn instantiate(&self, compiled: &Compiled, context: InstanceContext) -> Result<Instance, CallError> {
+        Instance::new(compiled, context, &self.limits, Arc::clone(&self.ticker))
+    }
+}

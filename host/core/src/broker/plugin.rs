@@ -50,7 +50,7 @@ impl Broker {
         effects.record(Change::PluginActivated { plugin: plugin.clone(), session, revision });
         let added = self.set_plugin_subscriptions(key, &wanted, effects);
         let after = effects.last_change();
-        effects.list.push(Effect::PluginActivated { plugin, revision: number, after });
+        effects.list.push(Effect::PluginActivated { plugin, session, revision: number, after });
         for (filter, qos) in added {
             self.send_retained(now, key, filter, plugin_options(*qos), effects);
         }
