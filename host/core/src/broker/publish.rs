@@ -243,7 +243,7 @@ impl Broker {
                 effects.record(Change::RetainedCleared { topic: message.topic.clone() });
             }
         } else if self.retention_is_full(message) {
-            effects.list.push(Effect::Dropped { reason: DropReason::RetainedFull, count: 1 });
+            effects.drop_counted(DropReason::RetainedFull, 1);
         } else {
             self.retained.insert(message.clone());
             effects.record(Change::Retained { message: message.clone() });

@@ -261,6 +261,30 @@ fn a_plugin_hears_what_it_publishes_if_it_subscribes_to_it() {
 }
 
 #[test]
+fn a_batch_is_bounded_in_bytes_and_never_empty() {
+    // The weight of "in" and one letter is 19.
+    check(
+        "
+        limits batch_bytes=20
+        c connects
+            c is new
+        plugin p runs 1 in 1
+            p runs 1 *
+        c publishes in a
+        c publishes in b
+        c publishes in 12345678901234567890
+        c publishes in c
+        plugin p takes 9
+            p handles in=a in=b
+        plugin p settles done done
+            p has settled
+        plugin p takes 9
+            p handles in=12345678901234567890
+        ",
+    );
+}
+
+#[test]
 fn dead_letters_are_bounded() {
     check(
         "

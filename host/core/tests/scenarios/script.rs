@@ -173,6 +173,7 @@ impl Run {
                 "plugins" => limits.plugins = value,
                 "inbox_events" => limits.inbox_events = value,
                 "inbox_bytes" => limits.inbox_bytes = value,
+                "batch_bytes" => limits.batch_bytes = value,
                 "dead_letters" => limits.dead_letters = value,
                 _ => panic!("no limit {name}"),
             }

@@ -99,16 +99,21 @@ impl Client {
         self.outgoing.is_empty() && self.link.as_ref().is_some_and(|link| link.up.is_empty() && link.down.is_empty())
     }
 
+    /// The last of the retained messages that have the broker's word.
+    pub fn last_retained(&self, topic: &Topic, published: &BTreeMap<u64, (Topic, Qos)>) -> Option<u64> {
+        self.acknowledged.iter().copied().filter(|number| published[number].0 == *topic).max()
+    }
+
     pub fn unfinished(&self) -> usize {
         self.outgoing.len()
     }
 
-    pub fn publish(&mut self, topic: Topic, qos: Qos, number: u64, now: Timestamp) {
+    pub fn publish(&mut self, topic: Topic, qos: Qos, retain: bool, number: u64, now: Timestamp) {
         let message = Message {
             topic,
             payload: Box::from(number.to_be_bytes()),
             qos,
-            retain: false,
+            retain,
             properties: None,
             expires_at: None,
             received_at: now,

@@ -234,9 +234,13 @@ impl World {
         }
         let number = self.next_message * PUBLISHERS as u64 + publisher as u64;
         self.next_message += 1;
-        let topic = Topic::parse(TOPICS[self.rng.usize(0..TOPICS.len())]).expect("a topic");
-        let qos = [Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce, Qos::ExactlyOnce][self.rng.usize(0..4)];
-        client.publish(topic.clone(), qos, number, self.now);
+        // Each publisher alone retains at a topic of its own and at one QoS, so that the last one is known: sent again,
+        // QoS 1 is routed anew and QoS 2 is not, which changes the order between them.
+        let retain = self.rng.u8(..) < 40;
+        let topic = if retain { retained_topic(publisher) } else { topic(TOPICS[self.rng.usize(0..TOPICS.len())]) };
+        let any = [Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce, Qos::ExactlyOnce][self.rng.usize(0..4)];
+        let qos = if retain { [Qos::AtLeastOnce, Qos::ExactlyOnce][publisher] } else { any };
+        client.publish(topic.clone(), qos, retain, number, self.now);
         self.published.insert(number, (topic, qos));
         self.totals.publishes += 1;
     }
@@ -460,6 +464,7 @@ impl World {
             }
         }
         self.check_plugins(&acknowledged);
+        self.check_retained();
     }
 
     fn check_complete(&self, subscriber: usize, acknowledged: &BTreeSet<u64>) {
@@ -470,6 +475,21 @@ impl World {
             let (topic, _) = &self.published[number];
             let subscribed = self.filters.iter().any(|(of, filter, _)| *of == subscriber && filter.matches(topic));
             assert!(!subscribed || got.contains(&(topic, *number)), "{} misses {number} on {topic}", client.name);
+        }
+    }
+
+    /// What is retained is the last message that was acknowledged, or a later one.
+    fn check_retained(&self) {
+        let mut retained: BTreeMap<Topic, u64> = BTreeMap::new();
+        for change in self.broker.durable_state() {
+            if let Change::Retained { message } = change {
+                retained.insert(message.topic.clone(), number_of(&message));
+            }
+        }
+        for (publisher, client) in self.clients[..PUBLISHERS].iter().enumerate() {
+            let topic = retained_topic(publisher);
+            let acknowledged = client.last_retained(&topic, &self.published);
+            assert!(retained.get(&topic).copied() >= acknowledged, "{topic} has lost {acknowledged:?}");
         }
     }
 
@@ -499,6 +519,14 @@ impl World {
             }
         }
     }
+}
+
+fn topic(name: &str) -> Topic {
+    Topic::parse(name).expect("a topic")
+}
+
+fn retained_topic(publisher: usize) -> Topic {
+    topic(&format!("retained/{publisher}"))
 }
 
 fn refuses(effect: &Effect) -> bool {
