@@ -71,11 +71,12 @@ pub const DROP_REASONS: [DropReason; 6] = [
 ];
 
 impl Driver {
-    /// A driver for `workers` workers. `broker` was made with these `limits`.
+    /// A driver for `workers` workers, and the broker [started](Input::Started): its first input has been handled when
+    /// this returns. `broker` was made with these `limits`.
     pub fn new(broker: Broker, limits: Limits, store: Store, workers: usize, plugins: PluginPort) -> Self {
         assert!((1..=MAX_WORKERS).contains(&workers), "the number of workers is between 1 and {MAX_WORKERS}");
         let mailboxes = (0..workers).map(|_| Vec::new()).collect();
-        Self {
+        let driver = Self {
             state: Mutex::new(State { broker, effects: Effects::default(), mailboxes, now: Timestamp(0) }),
             store,
             limits,
@@ -85,7 +86,11 @@ impl Driver {
             dropped: Default::default(),
             deadline: AtomicU64::new(u64::MAX),
             clock: AtomicU64::new(0),
-        }
+        };
+        let mut effects = Vec::new();
+        driver.turn(0, driver.now(), &mut vec![Input::Started], &mut effects);
+        debug_assert!(effects.is_empty(), "nobody is connected yet");
+        driver
     }
 
     /// Steps the broker through `inputs`, which are left empty, and gives in `effects` what `worker` has to carry out:
@@ -109,7 +114,8 @@ impl Driver {
         }
         self.sort(worker, state, effects);
         let deadline = state.broker.next_deadline().map_or(u64::MAX, |deadline| deadline.0);
-        let others: Vec<usize> = (0..state.mailboxes.len()).filter(|&other| !state.mailboxes[other].is_empty()).collect();
+        let others: Vec<usize> =
+            (0..state.mailboxes.len()).filter(|&other| !state.mailboxes[other].is_empty()).collect();
         let sooner = self.deadline.swap(deadline, Ordering::Relaxed) > deadline;
         drop(guard);
         for other in others {
@@ -134,6 +140,7 @@ impl Driver {
                 | Effect::TakeCancelled { .. }
                 | Effect::Settled { .. }
                 | Effect::PluginActivated { .. }
+                | Effect::PluginRefused { .. }
                 | Effect::PluginRemoved { .. } => (self.plugins)(effect),
                 Effect::Dropped { reason, count } => self.count_dropped(reason, count),
             }
@@ -223,6 +230,7 @@ fn destination(effect: &Effect) -> Option<usize> {
         | Effect::TakeCancelled { .. }
         | Effect::Settled { .. }
         | Effect::PluginActivated { .. }
+        | Effect::PluginRefused { .. }
         | Effect::PluginRemoved { .. }
         | Effect::Dropped { .. } => None,
     }
