@@ -68,11 +68,12 @@ pub const DROP_REASONS: [DropReason; 6] = [
 ];
 
 impl Driver {
-    /// A driver for `workers` workers. `broker` was made with these `limits`.
+    /// A driver for `workers` workers, and the broker [started](Input::Started): its first input has been handled when
+    /// this returns. `broker` was made with these `limits`.
     pub fn new(broker: Broker, limits: Limits, store: Store, workers: usize, plugins: PluginPort) -> Self {
         assert!((1..=MAX_WORKERS).contains(&workers), "the number of workers is between 1 and {MAX_WORKERS}");
         let mailboxes = (0..workers).map(|_| Vec::new()).collect();
-        Self {
+        let driver = Self {
             state: Mutex::new(State { broker, effects: Effects::default(), mailboxes, now: Timestamp(0) }),
             store,
             limits,
@@ -81,7 +82,16 @@ impl Driver {
             wakes: (0..workers).map(|_| Notify::new()).collect(),
             dropped: Default::default(),
             deadline: AtomicU64::new(u64::MAX),
+<<<<<<< HEAD
         }
+=======
+            clock: AtomicU64::new(0),
+        };
+        let mut effects = Vec::new();
+        driver.turn(0, driver.now(), &mut vec![Input::Started], &mut effects);
+        debug_assert!(effects.is_empty(), "nobody is connected yet");
+        driver
+>>>>>>> refs/heads/mqtt
     }
 
     /// Steps the broker through `inputs`, which are left empty, and gives in `effects` what `worker` has to carry out:

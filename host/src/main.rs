@@ -1,3 +1,4 @@
+<<<<<<< HEAD
 //! The `vespiary` command; everything is in the library.
 
 use std::process::ExitCode;
@@ -5,3 +6,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     vespiary::cli::main()
 }
+=======
+//! Placeholder.
+fn main() {}
+>>>>>>> refs/heads/mqtt

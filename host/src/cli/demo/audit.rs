@@ -98,7 +98,8 @@ impl Audit {
         }
     }
 
-    /// Whether nothing was lost, doubled or reordered, and both versions did their part.
+    /// Whether nothing was lost, doubled or reordered, both versions did their part, and the failing machine, and no
+    /// other, got one work order and one planned check.
     pub(super) fn is_clean(&self) -> bool {
         self.lost == 0
             && self.doubled == 0
@@ -106,9 +107,9 @@ impl Audit {
             && self.chains_differ == 0
             && self.sent == self.handled
             && self.handled_by.len() == 2
-            && self.announced.anomalies > 0
-            && self.announced.orders > 0
-            && self.announced.checks > 0
+            && self.announced.anomalies == [self.failing.as_str()]
+            && self.announced.orders == 1
+            && self.announced.checks == 1
     }
 
     /// The summary.
@@ -128,8 +129,8 @@ impl Audit {
         );
         println!("dispatch pause       {:.2} ms at the swap", self.pause_ms);
         println!(
-            "announced            {} anomaly, {} work order, {} planned check (the failing machine is {})",
-            self.announced.anomalies, self.announced.orders, self.announced.checks, self.failing
+            "announced            anomalies of {:?} (it is {} that fails), {} work order, {} planned check",
+            self.announced.anomalies, self.failing, self.announced.orders, self.announced.checks
         );
     }
 }

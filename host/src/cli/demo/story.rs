@@ -29,16 +29,17 @@ struct Inner {
 /// What the services announced.
 #[derive(Debug, Default)]
 struct Counts {
-    anomalies: AtomicU64,
+    /// The asset of each.
+    anomalies: Mutex<Vec<String>>,
     orders: AtomicU64,
     checks: AtomicU64,
 }
 
 /// What the services announced, counted.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Announced {
-    /// Anomalies detected.
-    pub(super) anomalies: u64,
+    /// The asset of each anomaly detected.
+    pub(super) anomalies: Vec<String>,
     /// Work orders opened.
     pub(super) orders: u64,
     /// Checks planned.
@@ -73,7 +74,8 @@ impl Story {
     pub(super) fn counts(&self) -> Announced {
         let Counts { anomalies, orders, checks } = &self.inner.counts;
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Announced { anomalies: count(anomalies), orders: count(orders), checks: count(checks) }
+        let anomalies = anomalies.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Announced { anomalies, orders: count(orders), checks: count(checks) }
     }
 
     /// Stops listening.
@@ -94,7 +96,7 @@ impl Story {
         let counts = &self.inner.counts;
         match event["event"].as_str() {
             Some("AnomalyDetected") => {
-                counts.anomalies.fetch_add(1, Ordering::Relaxed);
+                counts.anomalies.lock().unwrap_or_else(PoisonError::into_inner).push(text("asset"));
                 self.tell(&format!(
                     "{}: ANOMALY. {:.2} mm/s, normal for it is {:.2}; {}, zone {} (detector {}).",
                     text("asset"),
