@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use vespiary_core::event::{ConnectionId, DropReason};
 use vespiary_core::{Broker, Effect, Effects, Input, Limits, Timestamp};
 
+use crate::clock::wall_clock;
 use crate::store::Store;
 
 /// Most workers that there can be: a connection's identifier has 16 bits for its worker.
@@ -82,16 +83,11 @@ impl Driver {
             wakes: (0..workers).map(|_| Notify::new()).collect(),
             dropped: Default::default(),
             deadline: AtomicU64::new(u64::MAX),
-<<<<<<< HEAD
-        }
-=======
-            clock: AtomicU64::new(0),
         };
         let mut effects = Vec::new();
-        driver.turn(0, driver.now(), &mut vec![Input::Started], &mut effects);
+        driver.turn(0, wall_clock(), &mut vec![Input::Started], &mut effects);
         debug_assert!(effects.is_empty(), "nobody is connected yet");
         driver
->>>>>>> refs/heads/mqtt
     }
 
     /// Steps the broker through `inputs`, which are left empty, and gives in `effects` what `worker` has to carry out:

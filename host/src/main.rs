@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 //! The `vespiary` command; everything is in the library.
 
 use std::process::ExitCode;
@@ -6,7 +5,3 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     vespiary::cli::main()
 }
-=======
-//! Placeholder.
-fn main() {}
->>>>>>> refs/heads/mqtt

@@ -9,9 +9,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use vespiary_core::{Broker, Input};
+use vespiary_core::Broker;
 
-use crate::clock::wall_clock;
 use crate::config::{Config, ConfigError};
 use crate::driver::Driver;
 use crate::mqtt::{self, MqttOptions};
@@ -98,8 +97,6 @@ pub fn start(config: &Config) -> Result<Running, ServeError> {
     let outbound = Arc::clone(&plugins);
     let sink = Box::new(move |effect| outbound.effect(effect));
     let driver = Arc::new(Driver::new(broker, limits, store.clone(), workers, sink));
-    // Before anything else happens, so that clients of before are known to be gone.
-    driver.turn(0, wall_clock(), &mut vec![Input::Started], &mut Vec::new());
     let inbound = Arc::downgrade(&driver);
     let post = move |input| {
         if let Some(driver) = inbound.upgrade() {
