@@ -1,1 +1,417 @@
-//! Placeholder.
+//! The configuration file, read and understood once at start.
+//!
+//! A file is TOML; every key is optional, an unknown key is an error, and each error names file and line.
+//! [`Config`] is what the rest of the program sees: no other module reads a file or a flag. What the values bound is
+//! said where they are used; here stand the names, the defaults and what may not be combined.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use vespiary_core::{Limits, TopicFilter};
+
+/// Everything `vespiary serve` can be told.
+#[derive(Debug, Clone, Default, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Directory of everything that survives a restart.
+    pub data: DataDirectory,
+    /// The MQTT listener.
+    pub mqtt: Mqtt,
+    /// The admin API.
+    pub http: Http,
+    /// Storage.
+    pub store: Store,
+    /// Bounds of the broker.
+    pub limits: BrokerLimits,
+    /// The sandbox and who may do what in it.
+    pub plugins: Plugins,
+    /// Settings of single plugins, by plugin name.
+    pub plugin: BTreeMap<String, Plugin>,
+}
+
+/// A path with the default `./vespiary-data`.
+#[derive(Debug, Clone, Deserialize, PartialEq)]
+#[serde(transparent)]
+pub struct DataDirectory(pub PathBuf);
+
+/// `[mqtt]`
+#[derive(Debug, Clone, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Mqtt {
+    /// Address and port; port 0 picks a free one.
+    pub listen: SocketAddr,
+    /// Threads that own connections; 0 chooses by the machine: 1 on up to 2 cores.
+    pub workers: usize,
+    /// Largest packet taken from a client, in bytes with its header.
+    pub packet_bytes: usize,
+    /// Seconds a new connection may take to send its CONNECT.
+    pub connect_timeout_s: u16,
+    /// Longest keep-alive in seconds; a 5.0 client that asks for more, or for none, is told this one. 0: no bound.
+    pub keep_alive_maximum_s: u16,
+    /// Lets clients connect without credentials on an address that other machines can reach.
+    pub allow_anonymous: bool,
+}
+
+/// `[http]`
+#[derive(Debug, Clone, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Http {
+    /// Address and port of the admin API; loopback only, since it has no authentication.
+    pub listen: SocketAddr,
+}
+
+/// `[store]`
+#[derive(Debug, Clone, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Store {
+    /// Bytes of the database's page cache.
+    pub cache_bytes: usize,
+}
+
+/// `[limits]`: the bounds of the core under their names there; see [`Limits`].
+#[derive(Debug, Clone, Default, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct BrokerLimits {
+    /// See [`Limits::connections`].
+    pub connections: Option<usize>,
+    /// See [`Limits::sessions`].
+    pub sessions: Option<usize>,
+    /// See [`Limits::subscriptions_per_session`].
+    pub subscriptions_per_session: Option<usize>,
+    /// See [`Limits::queued_messages`].
+    pub queued_messages: Option<usize>,
+    /// See [`Limits::queued_bytes`].
+    pub queued_bytes: Option<usize>,
+    /// See [`Limits::inflight_messages`].
+    pub inflight_messages: Option<u16>,
+    /// See [`Limits::receive_maximum`].
+    pub receive_maximum: Option<u16>,
+    /// See [`Limits::unwritten_bytes`].
+    pub unwritten_bytes: Option<usize>,
+    /// See [`Limits::retained_messages`].
+    pub retained_messages: Option<usize>,
+    /// See [`Limits::retained_bytes`].
+    pub retained_bytes: Option<usize>,
+    /// See [`Limits::session_expiry_s`].
+    pub session_expiry_s: Option<u32>,
+    /// See [`Limits::plugins`].
+    pub plugins: Option<usize>,
+    /// See [`Limits::inbox_events`].
+    pub inbox_events: Option<usize>,
+    /// See [`Limits::inbox_bytes`].
+    pub inbox_bytes: Option<usize>,
+    /// See [`Limits::dead_letters`].
+    pub dead_letters: Option<usize>,
+}
+
+/// `[plugins]`
+#[derive(Debug, Clone, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Plugins {
+    /// Whether a plugin gets what its manifest requests, or what `[plugin.NAME]` lists; decided by the MQTT address
+    /// where nothing is said.
+    pub grants: Option<GrantPolicy>,
+    /// Threads that run guest calls; 0 chooses by the machine.
+    pub threads: usize,
+    /// Events handed to a plugin in one call, at most.
+    pub batch_events: usize,
+    /// Times an event is handed out before it becomes a dead letter.
+    pub attempts: u32,
+    /// Failures in a row, without one success, that pause a plugin.
+    pub breaker_failures: u32,
+    /// Milliseconds that a swap waits for the call that is under way before it is interrupted.
+    pub quiesce_ms: u64,
+    /// Largest component in bytes.
+    pub component_bytes: usize,
+    /// Memory of one instance in bytes.
+    pub memory_bytes: usize,
+    /// Milliseconds of computing that one call may take.
+    pub call_deadline_ms: u64,
+    /// Messages that one call may publish.
+    pub publishes_per_call: usize,
+    /// Bytes of topics and payloads that one call may publish.
+    pub publish_bytes_per_call: usize,
+    /// Bytes of keys and values that one call may write.
+    pub write_bytes_per_call: usize,
+    /// Log lines a second; more are dropped and counted.
+    pub log_lines_per_s: u32,
+}
+
+/// Who decides what a plugin may do.
+#[derive(Debug, Clone, Copy, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum GrantPolicy {
+    /// The manifest: everything that it requests is granted. Only while clients come from this machine alone.
+    AsRequested,
+    /// The configuration: a request beyond `[plugin.NAME]` refuses the deploy.
+    Explicit,
+}
+
+/// `[plugin.NAME]`
+#[derive(Debug, Clone, Default, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Plugin {
+    /// Topic filters that the plugin may subscribe to, under the explicit policy.
+    pub subscribes: Vec<Filter>,
+    /// Topic filters that it may publish to, under the explicit policy.
+    pub publishes: Vec<Filter>,
+    /// What the plugin reads through `wasi:config/store`.
+    pub config: BTreeMap<String, String>,
+}
+
+/// A topic filter in a configuration file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Filter(pub TopicFilter);
+
+/// Why a configuration cannot be used; one line that says what, where and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {}: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is not what it should be.
+    #[error("{}:{line}:{column}: {message}", path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// Column, from 1.
+        column: usize,
+        /// What is wrong.
+        message: String,
+    },
+    /// Values that are each valid and may not stand together.
+    #[error("{0}")]
+    Contradiction(String),
+}
+
+impl Config {
+    /// Reads a file.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Unreadable { path: path.to_path_buf(), source })?;
+        Self::parse(&text, path)
+    }
+
+    /// Understands the text of a file; `path` is for messages only.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        toml::from_str(text).map_err(|error| {
+            let (line, column) = position(text, error.span().map_or(0, |span| span.start));
+            let message = error.message().lines().collect::<Vec<_>>().join(" ");
+            ConfigError::Invalid { path: path.to_path_buf(), line, column, message }
+        })
+    }
+
+    /// Checks what single values cannot tell: that nothing is opened to other machines by accident.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let refuse = |message: String| Err(ConfigError::Contradiction(message));
+        if !self.http.listen.ip().is_loopback() {
+            return refuse(format!(
+                "http.listen = \"{}\" is not a loopback address, and the admin API has no authentication: listen on \
+                 127.0.0.1 or [::1] and put an authenticating proxy in front of it",
+                self.http.listen
+            ));
+        }
+        if !self.is_local() && !self.mqtt.allow_anonymous {
+            return refuse(format!(
+                "mqtt.listen = \"{}\" can be reached from other machines, and clients connect without credentials: \
+                 listen on a loopback address or set mqtt.allow_anonymous = true",
+                self.mqtt.listen
+            ));
+        }
+        if !self.is_local() && self.plugins.grants == Some(GrantPolicy::AsRequested) {
+            return refuse(format!(
+                "plugins.grants = \"as-requested\" is for loopback addresses only, and mqtt.listen is \"{}\": use \
+                 \"explicit\" and list the grants under [plugin.NAME]",
+                self.mqtt.listen
+            ));
+        }
+        for (name, value) in [
+            ("plugins.batch_events", self.plugins.batch_events),
+            ("plugins.attempts", self.plugins.attempts as usize),
+            ("plugins.breaker_failures", self.plugins.breaker_failures as usize),
+            ("mqtt.connect_timeout_s", usize::from(self.mqtt.connect_timeout_s)),
+            ("limits.receive_maximum", usize::from(self.limits.receive_maximum.unwrap_or(1))),
+            ("limits.inflight_messages", usize::from(self.limits.inflight_messages.unwrap_or(1))),
+        ] {
+            if value == 0 {
+                return refuse(format!("{name} = 0 would stop everything: use 1 or more"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether only this machine can reach the MQTT listener.
+    pub fn is_local(&self) -> bool {
+        self.mqtt.listen.ip().is_loopback()
+    }
+
+    /// The policy in force.
+    pub fn grant_policy(&self) -> GrantPolicy {
+        let default = if self.is_local() { GrantPolicy::AsRequested } else { GrantPolicy::Explicit };
+        self.plugins.grants.unwrap_or(default)
+    }
+}
+
+impl BrokerLimits {
+    /// The core's limits: its defaults with what the file says.
+    pub fn resolve(&self) -> Limits {
+        let default = Limits::default();
+        Limits {
+            connections: self.connections.unwrap_or(default.connections),
+            sessions: self.sessions.unwrap_or(default.sessions),
+            subscriptions_per_session: self.subscriptions_per_session.unwrap_or(default.subscriptions_per_session),
+            queued_messages: self.queued_messages.unwrap_or(default.queued_messages),
+            queued_bytes: self.queued_bytes.unwrap_or(default.queued_bytes),
+            inflight_messages: self.inflight_messages.unwrap_or(default.inflight_messages),
+            receive_maximum: self.receive_maximum.unwrap_or(default.receive_maximum),
+            unwritten_bytes: self.unwritten_bytes.unwrap_or(default.unwritten_bytes),
+            retained_messages: self.retained_messages.unwrap_or(default.retained_messages),
+            retained_bytes: self.retained_bytes.unwrap_or(default.retained_bytes),
+            session_expiry_s: self.session_expiry_s.unwrap_or(default.session_expiry_s),
+            plugins: self.plugins.unwrap_or(default.plugins),
+            inbox_events: self.inbox_events.unwrap_or(default.inbox_events),
+            inbox_bytes: self.inbox_bytes.unwrap_or(default.inbox_bytes),
+            dead_letters: self.dead_letters.unwrap_or(default.dead_letters),
+        }
+    }
+}
+
+impl Default for DataDirectory {
+    fn default() -> Self {
+        Self(PathBuf::from("vespiary-data"))
+    }
+}
+
+impl Default for Mqtt {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 1883)),
+            workers: 0,
+            packet_bytes: 1 << 20,
+            connect_timeout_s: 10,
+            keep_alive_maximum_s: 0,
+            allow_anonymous: false,
+        }
+    }
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8080)) }
+    }
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self { cache_bytes: 32 << 20 }
+    }
+}
+
+impl Default for Plugins {
+    fn default() -> Self {
+        Self {
+            grants: None,
+            threads: 0,
+            batch_events: 256,
+            attempts: 5,
+            breaker_failures: 10,
+            quiesce_ms: 2_000,
+            component_bytes: 16 << 20,
+            memory_bytes: 64 << 20,
+            call_deadline_ms: 1_000,
+            publishes_per_call: 10_000,
+            publish_bytes_per_call: 16 << 20,
+            write_bytes_per_call: 16 << 20,
+            log_lines_per_s: 100,
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Filter {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        TopicFilter::parse(&text)
+            .map(Filter)
+            .map_err(|reason| serde::de::Error::custom(format!("\"{text}\" is not a topic filter: {reason}")))
+    }
+}
+
+impl fmt::Display for GrantPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::AsRequested => "as-requested",
+            Self::Explicit => "explicit",
+        })
+    }
+}
+
+/// Line and column, from 1, of a byte offset.
+fn position(text: &str, offset: usize) -> (usize, usize) {
+    let before = &text.as_bytes()[..offset.min(text.len())];
+    let line = before.iter().filter(|&&byte| byte == b'\n').count() + 1;
+    let column = before.iter().rev().take_while(|&&byte| byte != b'\n').count() + 1;
+    (line, column)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_file_is_the_default() {
+        assert_eq!(Config::parse("", Path::new("x")).unwrap(), Config::default());
+        Config::default().check().unwrap();
+    }
+
+    #[test]
+    fn errors_name_file_line_and_column() {
+        for (text, expected) in [
+            ("[mqtt]\nlisten = \"127.0.0.1:1883\"\nlissten = 1\n", "x.toml:3:1: unknown field `lissten`"),
+            ("[mqtt]\nlisten = \"nowhere\"\n", "x.toml:2:10: invalid socket address"),
+            ("a = \n", "x.toml:1:5: "),
+            (
+                "[plugin.p]\npublishes = [\"a/#/b\"]\n",
+                "\"a/#/b\" is not a topic filter: '#' must be the whole last level",
+            ),
+            ("[plugins]\ngrants = \"all\"\n", "x.toml:2:10: unknown variant `all`"),
+        ] {
+            let error = Config::parse(text, Path::new("x.toml")).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+            assert!(!error.contains('\n'), "{error}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_opened_to_other_machines_by_accident() {
+        for (text, expected) in [
+            ("[http]\nlisten = \"0.0.0.0:8080\"", "no authentication"),
+            ("[mqtt]\nlisten = \"0.0.0.0:1883\"", "mqtt.allow_anonymous"),
+            (
+                "[mqtt]\nlisten = \"0.0.0.0:1883\"\nallow_anonymous = true\n[plugins]\ngrants = \"as-requested\"",
+                "use \"explicit\"",
+            ),
+            ("[plugins]\nbatch_events = 0", "plugins.batch_events = 0"),
+        ] {
+            let error = Config::parse(text, Path::new("x")).unwrap().check().unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn other_machines_mean_explicit_grants() {
+        let open = Config::parse("[mqtt]\nlisten = \"0.0.0.0:1883\"\nallow_anonymous = true", Path::new("x")).unwrap();
+        open.check().unwrap();
+        assert_eq!(open.grant_policy(), GrantPolicy::Explicit);
+        assert_eq!(Config::default().grant_policy(), GrantPolicy::AsRequested);
+    }
+}

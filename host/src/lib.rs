@@ -15,3 +15,5 @@ pub mod wasm;
 pub mod store;
 
 pub mod config;
+
+pub mod clock;

@@ -1,2 +1,7 @@
-//! Placeholder.
-fn main() {}
+//! The `vespiary` command; everything is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    vespiary::cli::main()
+}

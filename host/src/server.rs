@@ -1,1 +1,268 @@
-//! Placeholder.
+//! Assembly: from a configuration to a running broker, and back to nothing without losing anything.
+//!
+//! Start: listeners, store, broker, plugins, then traffic. Stop: traffic first, then plugins, then the store, which
+//! commits what waits. What is running is a [`Running`]; dropping it stops it.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use vespiary_core::Broker;
+
+use crate::config::{Config, ConfigError};
+use crate::driver::Driver;
+use crate::mqtt::{self, MqttOptions};
+use crate::plugins::Plugins;
+use crate::store::{Durability, Store, StoreError, StoreOptions};
+use crate::wasm::{Runtime, RuntimeError, WasmLimits};
+
+/// How long the admin API's last requests may take once the broker stops.
+const HTTP_GRACE: Duration = Duration::from_secs(2);
+
+/// Why the broker cannot start or had to stop; one line that says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The configuration contradicts itself.
+    #[error("{0}")]
+    Config(#[from] ConfigError),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address} for {purpose}: {source}; choose another with {flag}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// `MQTT` or `the admin API`.
+        purpose: &'static str,
+        /// The flag that changes it.
+        flag: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The data directory cannot be used.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    /// The sandbox cannot be set up.
+    #[error("{0}")]
+    Sandbox(#[from] RuntimeError),
+    /// The system refused something else.
+    #[error("cannot {what}: {source}")]
+    System {
+        /// What was attempted.
+        what: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The store failed while running: nothing more can be promised.
+    #[error("the store failed and the broker stopped, so that nothing is acknowledged that is not on disk: {0}")]
+    StoreFailed(Arc<str>),
+    /// A defect of the broker.
+    #[error("a thread of the broker panicked; this is a defect of the broker: see its log")]
+    Panicked,
+}
+
+/// A running broker.
+#[derive(Debug)]
+pub struct Running {
+    /// Where it listens for MQTT.
+    pub mqtt: SocketAddr,
+    /// Where its admin API listens.
+    pub http: SocketAddr,
+    stop: watch::Sender<bool>,
+    thread: Option<JoinHandle<Result<(), ServeError>>>,
+}
+
+/// Starts a broker; when this returns, both listeners take connections.
+pub fn start(config: &Config) -> Result<Running, ServeError> {
+    config.check()?;
+    let mqtt_listener = listen(config.mqtt.listen, "MQTT", "--mqtt ADDR:PORT")?;
+    let http_listener = listen(config.http.listen, "the admin API", "--http ADDR:PORT")?;
+    let system = |what| move |source| ServeError::System { what, source };
+    let mqtt = mqtt_listener.local_addr().map_err(system("read the MQTT address"))?;
+    let http = http_listener.local_addr().map_err(system("read the admin API's address"))?;
+
+    let directory = &config.data.0;
+    let opened =
+        Store::open(directory, &StoreOptions { cache_bytes: config.store.cache_bytes, ..StoreOptions::default() })?;
+    let store = opened.store;
+    let seed = fastrand::u64(..);
+    let limits = config.limits.resolve();
+    let broker = Broker::restore(limits.clone(), seed, opened.changes);
+    let runtime = Runtime::new(wasm_limits(config), &directory.join("cache"))?;
+    let deployed =
+        (broker.plugins()).map(|plugin| (plugin.plugin.clone(), plugin.session, plugin.revision.clone())).collect();
+    let plugins = Plugins::new(config, runtime, store.clone());
+    let options = mqtt_options(config);
+    let workers = if config.mqtt.workers == 0 { mqtt::default_workers() } else { config.mqtt.workers };
+    let outbound = Arc::clone(&plugins);
+    let sink = Box::new(move |effect| outbound.effect(effect));
+    let driver = Arc::new(Driver::new(broker, limits, store.clone(), workers, sink));
+    let inbound = Arc::downgrade(&driver);
+    let post = move |input| {
+        if let Some(driver) = inbound.upgrade() {
+            driver.post(input);
+        }
+    };
+    plugins.start(Box::new(post), deployed);
+
+    let (stop, stopped) = watch::channel(false);
+    let assembled = Assembled {
+        store,
+        plugins,
+        driver,
+        options,
+        mqtt_listener,
+        http_listener,
+        component_bytes: config.plugins.component_bytes,
+        stop: stop.clone(),
+        stopped,
+    };
+    let thread = std::thread::Builder::new()
+        .name("vespiary-server".to_owned())
+        .spawn(move || assembled.run())
+        .map_err(system("start a thread"))?;
+    Ok(Running { mqtt, http, stop, thread: Some(thread) })
+}
+
+impl Running {
+    /// Asks it to stop and waits until it has.
+    pub fn stop(mut self) -> Result<(), ServeError> {
+        self.request_stop();
+        self.join()
+    }
+
+    /// Waits until it has stopped, by a request or by a failure.
+    pub fn wait(mut self) -> Result<(), ServeError> {
+        self.join()
+    }
+
+    /// Something that asks it to stop, also from a signal handler.
+    pub fn stopper(&self) -> impl Fn() + Send + 'static {
+        let stop = self.stop.clone();
+        move || {
+            stop.send_replace(true);
+        }
+    }
+
+    fn request_stop(&self) {
+        self.stop.send_replace(true);
+    }
+
+    fn join(&mut self) -> Result<(), ServeError> {
+        match self.thread.take().map(JoinHandle::join) {
+            Some(Ok(result)) => result,
+            Some(Err(_)) => Err(ServeError::Panicked),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.request_stop();
+        if let Err(error) = self.join() {
+            tracing::error!("{error}");
+        }
+    }
+}
+
+/// All parts, before and while traffic flows.
+struct Assembled {
+    store: Store,
+    plugins: Arc<Plugins>,
+    driver: Arc<Driver>,
+    options: MqttOptions,
+    mqtt_listener: TcpListener,
+    http_listener: TcpListener,
+    component_bytes: usize,
+    stop: watch::Sender<bool>,
+    stopped: watch::Receiver<bool>,
+}
+
+impl Assembled {
+    fn run(self) -> Result<(), ServeError> {
+        let http = self.spawn_http()?;
+        mqtt::serve(Arc::clone(&self.driver), self.mqtt_listener, self.options, self.stopped).map_err(|error| {
+            match error {
+                mqtt::ServeError::SetUp(source) => ServeError::System { what: "serve MQTT", source },
+                mqtt::ServeError::StoreFailed(reason) => ServeError::StoreFailed(reason),
+            }
+        })?;
+        self.stop.send_replace(true);
+        self.plugins.stop();
+        let http = http.join().map_err(|_| ServeError::Panicked)?;
+        self.store.close();
+        http
+    }
+
+    /// The thread of the admin API; it also watches the store, whose failure stops everything.
+    fn spawn_http(&self) -> Result<JoinHandle<Result<(), ServeError>>, ServeError> {
+        let system = |what| move |source| ServeError::System { what, source };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(system("start the admin API's runtime"))?;
+        let listener = self.http_listener.try_clone().map_err(system("share the admin API's socket"))?;
+        let (driver, plugins) = (Arc::clone(&self.driver), Arc::clone(&self.plugins));
+        let (stop, mut stopped, component_bytes) = (self.stop.clone(), self.stopped.clone(), self.component_bytes);
+        let mut durability = self.store.watch();
+        let body = async move {
+            let listener = tokio::net::TcpListener::from_std(listener).map_err(system("serve the admin API"))?;
+            let api = crate::http::serve(listener, driver, plugins, component_bytes, stopped.clone());
+            tokio::pin!(api);
+            let failure = tokio::select! {
+                served = &mut api => return served.map_err(system("serve the admin API")),
+                failed = durability.wait_for(|durability| matches!(durability, Durability::Failed(_))) => {
+                    match failed.as_deref() {
+                        Ok(Durability::Failed(reason)) => Some(Arc::clone(reason)),
+                        Ok(Durability::UpTo(_)) | Err(_) => None,
+                    }
+                }
+                _ = stopped.wait_for(|stop| *stop) => None,
+            };
+            stop.send_replace(true);
+            // A request that does not end in time, such as a deploy, is cut off.
+            let _ = tokio::time::timeout(HTTP_GRACE, api).await;
+            failure.map_or(Ok(()), |reason| Err(ServeError::StoreFailed(reason)))
+        };
+        std::thread::Builder::new()
+            .name("vespiary-http".to_owned())
+            .spawn(move || {
+                let result = runtime.block_on(body);
+                runtime.shutdown_background();
+                result
+            })
+            .map_err(system("start a thread"))
+    }
+}
+
+fn listen(address: SocketAddr, purpose: &'static str, flag: &'static str) -> Result<TcpListener, ServeError> {
+    let refused = |source| ServeError::Listen { address, purpose, flag, source };
+    let listener = TcpListener::bind(address).map_err(refused)?;
+    listener.set_nonblocking(true).map_err(refused)?;
+    Ok(listener)
+}
+
+fn mqtt_options(config: &Config) -> MqttOptions {
+    let settings = &config.mqtt;
+    MqttOptions {
+        packet_bytes: settings.packet_bytes,
+        connect_timeout_ms: u64::from(settings.connect_timeout_s) * 1_000,
+        keep_alive_maximum_s: (settings.keep_alive_maximum_s > 0).then_some(settings.keep_alive_maximum_s),
+        ..MqttOptions::default()
+    }
+}
+
+fn wasm_limits(config: &Config) -> WasmLimits {
+    let settings = &config.plugins;
+    WasmLimits {
+        memory_bytes: settings.memory_bytes,
+        call_deadline_ms: settings.call_deadline_ms,
+        publishes_per_call: settings.publishes_per_call,
+        publish_bytes_per_call: settings.publish_bytes_per_call,
+        write_bytes_per_call: settings.write_bytes_per_call,
+        component_bytes: settings.component_bytes,
+        log_lines_per_s: settings.log_lines_per_s,
+        ..WasmLimits::default()
+    }
+}

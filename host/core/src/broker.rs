@@ -1,33 +1,250 @@
 //! The broker: one match, one method per input.
+//!
+//! The methods stand in `broker/`, by what they are about. They share one manner: an input changes the state, records
+//! each [`Change`](crate::Change) at the place where the state changes, and pushes effects, in order. Nothing here fails.
+//!
+//! Invariants (checked by [`Broker::check_invariants`]): a session without a connection is durable or a plugin's; a
+//! durable message is referred to by as many queue entries as it counts; each deadline belongs to a session that names
+//! it.
 
-use crate::event::{Change, Effects, Input};
+mod acknowledge;
+mod connect;
+mod deadlines;
+mod deliver;
+mod disconnect;
+mod invariants;
+mod packet_size;
+mod plugin;
+mod publish;
+mod restore;
+mod stored;
+mod subscribe;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+
+use crate::event::{ChangeNumber, ConnectionId, Effect, Effects, Input, PluginName, ReasonCode, Revision, SessionId};
 use crate::limits::Limits;
 use crate::message::Timestamp;
+use crate::retained::Retained;
+use crate::session::inbox::Inbox;
+use crate::session::{Session, SessionKey, Sessions};
+use crate::subscriptions::Subscriptions;
+use deadlines::Deadline;
+use publish::Routing;
+use stored::{Identifiers, StoredMessages};
 
 /// The broker.
 #[derive(Debug)]
 pub struct Broker {
+    /// The bounds.
     limits: Limits,
+    /// Seed of all hash tables.
+    seed: u64,
+    /// Every session, of clients and of plugins.
+    sessions: Sessions,
+    /// The session on each connection.
+    connections: HashMap<ConnectionId, SessionKey, FixedState>,
+    /// The session of each client.
+    clients: HashMap<Arc<str>, SessionKey, FixedState>,
+    /// The session of each plugin.
+    plugins: BTreeMap<PluginName, SessionKey>,
+    /// Who subscribes to what.
+    subscriptions: Subscriptions,
+    /// Retained messages.
+    retained: Retained,
+    /// Messages that are on disk because a queue holds them.
+    stored: StoredMessages,
+    /// Identifiers of sessions, messages and queue entries.
+    identifiers: Identifiers,
+    /// What falls due when.
+    deadlines: BTreeSet<(Timestamp, Deadline)>,
+    /// Plugins that wait for events and have got some in this turn.
+    woken: Vec<SessionKey>,
+    /// Number of the last removal of a session from disk: until it is durable, nobody may be told that a session is new.
+    last_session_removal: ChangeNumber,
+    /// Memory for routing, reused.
+    routing: Routing,
+}
+
+/// How much the broker holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Statistics {
+    /// Clients connected.
+    pub connections: usize,
+    /// Sessions of clients, connected or not.
+    pub sessions: usize,
+    /// Subscriptions of clients and plugins.
+    pub subscriptions: usize,
+    /// Retained messages.
+    pub retained_messages: usize,
+    /// Weight of the retained messages in bytes.
+    pub retained_bytes: usize,
+    /// QoS 1 and 2 messages sent to clients and not acknowledged.
+    pub inflight_messages: usize,
+    /// Messages in clients' queues beyond those in flight.
+    pub queued_messages: usize,
+    /// Weight of the messages in clients' queues, in bytes.
+    pub queued_bytes: usize,
+    /// Messages on disk because a durable queue or an inbox holds them.
+    pub stored_messages: usize,
+    /// Plugins deployed.
+    pub plugins: usize,
+    /// Events in all inboxes.
+    pub inbox_events: usize,
+}
+
+/// A deployed plugin.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PluginStatus<'a> {
+    /// Its name.
+    pub plugin: &'a PluginName,
+    /// Its session, which names its inbox and its state on disk.
+    pub session: SessionId,
+    /// Its active revision.
+    pub revision: &'a Revision,
+    /// Events in its inbox, those that are out included.
+    pub inbox_events: usize,
+    /// Weight of these events in bytes.
+    pub inbox_bytes: usize,
+    /// Topics on which an event failed and waits for its next attempt.
+    pub retrying: usize,
+    /// Dead letters kept.
+    pub dead_letters: usize,
+    /// Whether a batch is out.
+    pub busy: bool,
 }
 
 impl Broker {
-    /// An empty broker.
-    pub fn new(limits: Limits, _seed: u64) -> Self {
-        Self { limits }
+    /// An empty broker. `seed` decides the layout of hash tables, which untrusted strings must not be able to foresee.
+    pub fn new(limits: Limits, seed: u64) -> Self {
+        let hasher = FixedState::with_seed(seed);
+        Self {
+            limits,
+            seed,
+            sessions: Sessions::default(),
+            connections: HashMap::with_hasher(hasher.clone()),
+            clients: HashMap::with_hasher(hasher),
+            plugins: BTreeMap::new(),
+            subscriptions: Subscriptions::new(seed),
+            retained: Retained::new(),
+            stored: StoredMessages::default(),
+            identifiers: Identifiers::default(),
+            deadlines: BTreeSet::new(),
+            woken: Vec::new(),
+            last_session_removal: ChangeNumber(0),
+            routing: Routing::default(),
+        }
     }
 
-    /// The broker that made these changes.
-    pub fn restore(limits: Limits, seed: u64, _changes: impl IntoIterator<Item = Change>) -> Self {
-        Self::new(limits, seed)
+    /// Does what an input asks. What `effects` already holds stays; `now` is the time of the input.
+    pub fn handle(&mut self, now: Timestamp, input: Input, effects: &mut Effects) {
+        match input {
+            Input::Started => self.start(now, effects),
+            Input::Connect { connection, connect } => self.connect(now, connection, *connect, effects),
+            Input::Publish { connection, publish } => {
+                if let Some(key) = self.session_on(connection) {
+                    self.publish(now, key, publish, effects);
+                }
+            }
+            Input::Acknowledge { connection, packet_id, step, reason } => {
+                if let Some(key) = self.session_on(connection) {
+                    self.acknowledge(now, key, packet_id, (step, reason), effects);
+                }
+            }
+            Input::Subscribe { connection, subscribe } => {
+                if let Some(key) = self.session_on(connection) {
+                    self.subscribe(now, key, *subscribe, effects);
+                }
+            }
+            Input::Unsubscribe { connection, packet_id, filters } => {
+                if let Some(key) = self.session_on(connection) {
+                    self.unsubscribe(key, packet_id, &filters, effects);
+                }
+            }
+            Input::Disconnect { connection, disconnect } => {
+                if let Some(key) = self.session_on(connection) {
+                    self.disconnect(now, key, disconnect, effects);
+                }
+            }
+            Input::ConnectionLost { connection } => {
+                if let Some(key) = self.session_on(connection) {
+                    self.lose_connection(now, key, effects);
+                }
+            }
+            Input::Written { connection, bytes } => {
+                if let Some(key) = self.session_on(connection) {
+                    self.written(now, key, bytes, effects);
+                }
+            }
+            Input::Tick => self.tick(now, effects),
+            Input::ActivatePlugin { plugin, activation } => self.activate_plugin(now, plugin, *activation, effects),
+            Input::RemovePlugin { plugin } => self.remove_plugin(plugin, effects),
+            Input::TakeEvents { plugin, max } => self.take_events(now, &plugin, max, effects),
+            Input::CancelTake { plugin } => self.cancel_take(plugin, effects),
+            Input::Settle { plugin, settlement } => self.settle(now, plugin, *settlement, effects),
+            Input::ReturnEvents { plugin } => self.return_events(&plugin),
+        }
     }
 
-    /// Does what an input asks.
-    pub fn handle(&mut self, _now: Timestamp, _input: Input, _effects: &mut Effects) {
-        let _ = &self.limits;
+    /// How much the broker holds; walks all sessions.
+    pub fn statistics(&self) -> Statistics {
+        let mut statistics = Statistics {
+            connections: self.connections.len(),
+            sessions: self.clients.len(),
+            subscriptions: self.subscriptions.len(),
+            retained_messages: self.retained.len(),
+            retained_bytes: self.retained.bytes(),
+            stored_messages: self.stored.len(),
+            plugins: self.plugins.len(),
+            ..Statistics::default()
+        };
+        for (_, session) in self.sessions.iter() {
+            statistics.inflight_messages += session.outbound.in_flight();
+            statistics.queued_messages += session.outbound.queued();
+            statistics.queued_bytes += session.outbound.queued_bytes();
+            statistics.inbox_events += session.inbox.as_ref().map_or(0, |inbox| inbox.len());
+        }
+        statistics
     }
 
-    /// When [`Input::Tick`] has something to do next.
-    pub fn next_deadline(&self) -> Option<Timestamp> {
-        None
+    /// The plugins, by name.
+    pub fn plugins(&self) -> impl Iterator<Item = PluginStatus<'_>> {
+        self.plugins.values().filter_map(|&key| {
+            let session = &self.sessions[key];
+            let inbox = session.inbox.as_deref()?;
+            Some(PluginStatus {
+                plugin: &inbox.plugin,
+                session: session.id,
+                revision: &inbox.revision,
+                inbox_events: inbox.len(),
+                inbox_bytes: inbox.bytes(),
+                retrying: inbox.retrying(),
+                dead_letters: inbox.dead_letters.len(),
+                busy: inbox.is_out(),
+            })
+        })
+    }
+
+    fn session_on(&self, connection: ConnectionId) -> Option<SessionKey> {
+        self.connections.get(&connection).copied()
+    }
+
+    /// Closes the connection of a session, for a reason that the client is told.
+    fn close(&mut self, now: Timestamp, key: SessionKey, reason: ReasonCode, effects: &mut Effects) {
+        if let Some(connection) = self.sessions[key].connection {
+            effects.list.push(Effect::Close { connection, after: ChangeNumber(0), reason });
+            self.lose_connection(now, key, effects);
+        }
+    }
+}
+
+impl Session {
+    /// The inbox of a plugin's session.
+    fn plugin_inbox(&mut self) -> &mut Inbox {
+        self.inbox.as_deref_mut().expect("a plugin's session has an inbox")
     }
 }

@@ -42,6 +42,7 @@ pub struct PluginName(pub Arc<str>);
 
 /// What can happen to the broker.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(missing_docs, reason = "a variant says what its fields are; their types say the rest")]
 pub enum Input {
     /// The first input after [`Broker::restore`](crate::Broker::restore): clients that were connected when the
     /// process ended are now gone, so their expiry clocks start and their wills fall due.
@@ -117,7 +118,7 @@ pub struct Connect {
 /// A will (section 3.1.2.5).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Will {
-    /// The message. Its `received_at` is that of the CONNECT; expiry counts from publication.
+    /// The message. `received_at` and `expires_at` are set when it is published.
     pub message: Message,
     /// Message expiry interval in seconds, counted from publication.
     pub expiry_s: Option<u32>,
@@ -250,6 +251,7 @@ pub struct StateWrite {
 
 /// What the broker asks for.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(missing_docs, reason = "a variant says what its fields are; their types say the rest")]
 pub enum Effect {
     /// Send a packet. Packets to one connection leave in the order of their effects, also where an earlier one is
     /// held for its change.
@@ -263,8 +265,10 @@ pub enum Effect {
     TakeCancelled { plugin: PluginName },
     /// A settlement is complete once `after` is durable.
     Settled { plugin: PluginName, after: ChangeNumber },
-    /// A revision is active once `after` is durable.
-    PluginActivated { plugin: PluginName, revision: u32, after: ChangeNumber },
+    /// A revision is active once `after` is durable. `session` names the plugin's inbox and its state.
+    PluginActivated { plugin: PluginName, session: SessionId, revision: u32, after: ChangeNumber },
+    /// An activation is refused: it would exceed [`Limits`](crate::Limits). Nothing has changed.
+    PluginRefused { plugin: PluginName, reason: ReasonCode },
     /// A plugin is gone once `after` is durable.
     PluginRemoved { plugin: PluginName, after: ChangeNumber },
     /// Something was dropped at a bound or by the rules; to be counted, and logged where it is rare.
@@ -273,6 +277,7 @@ pub enum Effect {
 
 /// A packet from the broker to a client, to be encoded for the client's protocol.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(missing_docs, reason = "a variant says what its fields are; their types say the rest")]
 pub enum Packet {
     /// CONNACK that accepts. What only the connection knows (keep-alive, packet size, aliases) it adds itself.
     Connack { session_present: bool, session_expiry_s: Option<u32>, assigned_client_id: Option<Arc<str>> },
@@ -316,7 +321,9 @@ pub struct InboxEvent {
     pub message: Arc<Message>,
     /// QoS of the delivery.
     pub qos: Qos,
-    /// Times it was handed out before.
+    /// Whether this is a retained message, sent because the plugin had just subscribed.
+    pub retain: bool,
+    /// Times it was handed out and failed since the broker started; handing it back untouched does not count.
     pub attempt: u32,
 }
 
@@ -329,8 +336,11 @@ pub enum DropReason {
     Expired,
     /// The message is larger than the client takes [MQTT-3.1.2-25].
     TooLargeForClient,
-    /// A plugin's inbox is full; a QoS 0 publish to it is lost, a QoS 1 or 2 publish is refused.
+    /// A plugin's inbox is full; a QoS 0 publish to it is lost, a QoS 1 or 2 publish is refused. What cannot be refused
+    /// (a will, a plugin's own publish) becomes a dead letter.
     InboxFull,
+    /// No further message can be retained; a publish that cannot be refused is delivered and not retained.
+    RetainedFull,
     /// A plugin's dead letters are full; the oldest went.
     DeadLettersFull,
     /// A plugin that was removed still had events waiting.
@@ -412,6 +422,7 @@ impl ReasonCode {
 ///
 /// The changes of one [`Input`] belong into one transaction.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(missing_docs, reason = "a variant says what its fields are; their types say the rest")]
 pub enum Change {
     /// Identifiers (sessions, messages, sequences) below this are used up; the next start begins here.
     IdentifiersReserved { below: u64 },
@@ -516,6 +527,11 @@ impl Effects {
         self.changes.push(change);
         self.last.0 += 1;
         self.last
+    }
+
+    /// Number of the last change if one was recorded after `before`; 0 if none was.
+    pub(crate) fn since(&self, before: ChangeNumber) -> ChangeNumber {
+        if self.last > before { self.last } else { ChangeNumber(0) }
     }
 
     /// Number of the last change recorded.

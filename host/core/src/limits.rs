@@ -17,8 +17,8 @@ pub struct Limits {
     pub queued_bytes: usize,
     /// QoS 1 and 2 messages sent to one client and not acknowledged; the client's Receive Maximum lowers it.
     pub inflight_messages: u16,
-    /// QoS 1 and 2 messages that a client may have unacknowledged towards the broker: our Receive Maximum; one more
-    /// closes its connection with Receive Maximum exceeded (0x93).
+    /// QoS 1 and 2 messages that a 5.0 client may have unacknowledged towards the broker: our Receive Maximum; one more
+    /// closes its connection with Receive Maximum exceeded (0x93). A 3.1.1 client cannot be told, and has at most 65,535.
     pub receive_maximum: u16,
     /// Weight of the publishes handed to a connection and not yet written to its socket, in bytes. At the bound, QoS 1
     /// and 2 wait in the queue; QoS 0 waits too, within the queue's bounds.
@@ -39,6 +39,13 @@ pub struct Limits {
     pub inbox_bytes: usize,
     /// Dead letters kept for one plugin; beyond it the oldest is dropped and counted.
     pub dead_letters: usize,
+}
+
+impl Limits {
+    /// Retained messages that are looked up for one subscription: more than window, queue and output can take.
+    pub(crate) fn retained_burst(&self) -> usize {
+        self.queued_messages + usize::from(self.inflight_messages) + self.unwritten_bytes / 16 + 1
+    }
 }
 
 impl Default for Limits {

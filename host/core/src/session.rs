@@ -1,1 +1,152 @@
-//! Placeholder.
+//! A session: what the broker keeps of one client, or of one plugin, across connections.
+//!
+//! Sessions live in a slab and are named by a [`SessionKey`] while the process lives; [`SessionId`] is the name that
+//! goes to disk. A session is durable exactly when it outlives its connection. Invariant: a session that is not durable
+//! has a connection.
+
+pub(crate) mod inbox;
+pub(crate) mod outbound;
+
+use std::collections::BTreeMap;
+use std::ops::{Index, IndexMut};
+use std::sync::Arc;
+
+use slab::Slab;
+
+use crate::event::{ChangeNumber, ConnectionId, PacketId, Protocol, SessionId, SessionRecord, Will};
+use crate::message::Timestamp;
+use crate::subscriptions::SubscriptionKey;
+use crate::topic::TopicFilter;
+use inbox::Inbox;
+use outbound::Outbound;
+
+/// Names a session while the process lives; reused after the session ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct SessionKey(u32);
+
+/// All sessions, by key.
+#[derive(Debug, Default)]
+pub(crate) struct Sessions {
+    /// The sessions, each at the index that its key holds.
+    slab: Slab<Session>,
+}
+
+/// One session.
+#[derive(Debug)]
+pub(crate) struct Session {
+    /// Its name on disk; 0 if it is not durable.
+    pub(crate) id: SessionId,
+    /// Client identifier; the plugin's name for a plugin.
+    pub(crate) client_id: Arc<str>,
+    /// Whether it is on disk.
+    pub(crate) durable: bool,
+    /// The client's protocol on the latest connection.
+    pub(crate) protocol: Protocol,
+    /// The connection that its client is on.
+    pub(crate) connection: Option<ConnectionId>,
+    /// QoS 1 and 2 messages that may be under way: the lower of the client's Receive Maximum and our own bound.
+    pub(crate) window: u16,
+    /// Largest packet the client takes.
+    pub(crate) maximum_packet_size: Option<u32>,
+    /// Weight of the publishes handed to the connection and not yet written.
+    pub(crate) unwritten_bytes: usize,
+    /// What is under way to the client, and what waits.
+    pub(crate) outbound: Outbound,
+    /// QoS 2 messages that the client sent and has not released, each with the change that its PUBREC rests on.
+    pub(crate) received: BTreeMap<PacketId, ChangeNumber>,
+    /// What it subscribes to.
+    pub(crate) subscriptions: BTreeMap<TopicFilter, SubscriptionKey>,
+    /// The routing in which this session was last chosen, and its place among the targets then.
+    pub(crate) mark: (u64, u32),
+    /// Seconds that it outlives a connection; `u32::MAX` for ever.
+    pub(crate) expiry_s: u32,
+    /// Since when it has no client; `None` while connected.
+    pub(crate) disconnected_at: Option<Timestamp>,
+    /// The will that is still to be published or cancelled.
+    pub(crate) will: Option<Box<Will>>,
+    /// When the will is published, if the client does not come back before.
+    pub(crate) will_at: Option<Timestamp>,
+    /// When the session ends, if the client does not come back before.
+    pub(crate) expires_at: Option<Timestamp>,
+    /// Set exactly for a plugin's session: it has an inbox in place of a client.
+    pub(crate) inbox: Option<Box<Inbox>>,
+}
+
+impl SessionKey {
+    fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl Sessions {
+    /// Takes a session in.
+    pub(crate) fn insert(&mut self, session: Session) -> SessionKey {
+        let index = self.slab.insert(session);
+        SessionKey(u32::try_from(index).expect("the limits keep sessions far below 2^32"))
+    }
+
+    /// Takes a session out; it must exist.
+    pub(crate) fn remove(&mut self, key: SessionKey) -> Session {
+        self.slab.remove(key.index())
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.slab.len()
+    }
+
+    /// All of them, in the order of their keys.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (SessionKey, &Session)> {
+        self.slab.iter().map(|(index, session)| (SessionKey(index as u32), session))
+    }
+}
+
+impl Index<SessionKey> for Sessions {
+    type Output = Session;
+
+    fn index(&self, key: SessionKey) -> &Session {
+        &self.slab[key.index()]
+    }
+}
+
+impl IndexMut<SessionKey> for Sessions {
+    fn index_mut(&mut self, key: SessionKey) -> &mut Session {
+        &mut self.slab[key.index()]
+    }
+}
+
+impl Session {
+    /// A session without a connection, subscriptions or messages.
+    pub(crate) fn new(id: SessionId, client_id: Arc<str>) -> Self {
+        Self {
+            id,
+            client_id,
+            durable: id != SessionId(0),
+            protocol: Protocol::V5,
+            connection: None,
+            window: u16::MAX,
+            maximum_packet_size: None,
+            unwritten_bytes: 0,
+            outbound: Outbound::default(),
+            received: BTreeMap::new(),
+            subscriptions: BTreeMap::new(),
+            mark: (0, 0),
+            expiry_s: 0,
+            disconnected_at: None,
+            will: None,
+            will_at: None,
+            expires_at: None,
+            inbox: None,
+        }
+    }
+
+    /// What is kept of it on disk.
+    pub(crate) fn record(&self) -> Box<SessionRecord> {
+        Box::new(SessionRecord {
+            client_id: self.client_id.clone(),
+            session_expiry_s: self.expiry_s,
+            disconnected_at: self.disconnected_at,
+            will: self.will.clone(),
+        })
+    }
+}

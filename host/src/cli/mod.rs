@@ -1,1 +1,105 @@
-//! Placeholder.
+//! The command line: one file a command, this one says which there are.
+//!
+//! Results go to stdout, everything else to stderr. Exit code 0: done; 1: not done, with one line that says why; 2: the
+//! arguments are wrong.
+
+mod serve;
+
+mod demo;
+
+mod admin;
+
+mod new;
+
+mod build;
+
+mod publish;
+
+mod subscribe;
+
+mod connection;
+
+use std::io::IsTerminal as _;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+/// An MQTT broker whose microservices run inside it as sandboxed WebAssembly components.
+#[derive(Debug, Parser)]
+#[command(name = "vespiary", version, propagate_version = true, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the broker
+    Serve(serve::ServeArgs),
+    /// Do everything that `serve` would do short of listening, and say what is wrong
+    Check(serve::CheckArgs),
+    /// Run the broker with the asset-management services and simulated machines, and tell the story
+    Demo(demo::DemoArgs),
+    /// Make a plugin crate that builds and whose test passes
+    New(new::NewArgs),
+    /// Build a plugin crate into one component
+    Build(build::BuildArgs),
+    /// Deploy a component to a running broker, over the revision that is active
+    Deploy(admin::DeployArgs),
+    /// See and manage the plugins of a running broker
+    Plugin(admin::PluginArgs),
+    /// Publish messages
+    Pub(publish::PublishArgs),
+    /// Subscribe and print messages
+    Sub(subscribe::SubscribeArgs),
+}
+
+/// How client commands find the admin API.
+#[derive(Debug, Clone, clap::Args)]
+struct AdminAddress {
+    /// Address of the broker's admin API
+    #[arg(long, value_name = "ADDR:PORT", env = "VESPIARY_HTTP", default_value = "127.0.0.1:8080")]
+    http: SocketAddr,
+}
+
+/// Runs the command that the process was started with.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Command::Serve(args) => with_log("info", || serve::serve(&args)),
+        Command::Check(args) => serve::check(&args),
+        Command::Demo(args) => with_log("warn", || demo::run(&args)),
+        Command::New(args) => new::run(&args),
+        Command::Build(args) => build::run(&args),
+        Command::Deploy(args) => admin::deploy(&args),
+        Command::Plugin(args) => admin::plugin(&args),
+        Command::Pub(args) => with_log("warn", || block_on(publish::run(args))),
+        Command::Sub(args) => with_log("warn", || block_on(subscribe::run(args))),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("vespiary: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Sends the log to stderr; `VESPIARY_LOG` says what of it, in the form of `RUST_LOG`.
+fn with_log<T>(default: &str, run: impl FnOnce() -> T) -> T {
+    let filter = EnvFilter::try_from_env("VESPIARY_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let stderr_is_terminal = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .with_ansi(stderr_is_terminal)
+        .init();
+    run()
+}
+
+fn block_on(future: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future)
+}

@@ -18,6 +18,9 @@ mod restore;
 mod snapshot;
 mod tables;
 
+#[cfg(test)]
+mod tests;
+
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;

@@ -6,6 +6,8 @@
 
 #![cfg(target_arch = "wasm32")]
 
+pub mod ledger;
+
 /// Generated from `wit/`.
 #[expect(missing_docs, reason = "generated; the contract itself is documented")]
 pub mod bindings {

@@ -1,0 +1,114 @@
+//! CONNECT: a new session or an old one, takeover, and what is sent again.
+
+use super::Broker;
+use crate::event::{Change, Connect, ConnectionId, Effect, Effects, Packet, Protocol, ReasonCode, SessionId};
+use crate::message::Timestamp;
+use crate::session::{Session, SessionKey};
+
+impl Broker {
+    pub(super) fn connect(
+        &mut self,
+        now: Timestamp,
+        connection: ConnectionId,
+        connect: Connect,
+        effects: &mut Effects,
+    ) {
+        if let Some(key) = self.session_on(connection) {
+            return self.close(now, key, ReasonCode::ProtocolError, effects);
+        }
+        let before = effects.last_change();
+        if let Some(reason) = self.refuses(&connect) {
+            let packet = Packet::Refused { reason };
+            effects.list.push(Effect::Send { connection, after: effects.since(before), packet });
+            return;
+        }
+        let resumed = self.take_over(now, &connect, effects);
+        let session_expiry_s = connect.session_expiry_s.min(self.limits.session_expiry_s);
+        let key = resumed.unwrap_or_else(|| self.add_session(&connect, session_expiry_s > 0, effects));
+        let shortened = connect.protocol == Protocol::V5 && session_expiry_s != connect.session_expiry_s;
+        let packet = Packet::Connack {
+            session_present: resumed.is_some(),
+            session_expiry_s: shortened.then_some(session_expiry_s),
+            assigned_client_id: connect.client_id_assigned.then(|| connect.client_id.clone()),
+        };
+        self.attach(key, connection, connect, session_expiry_s, effects);
+        let after = effects.since(before).max(self.last_session_removal);
+        effects.list.push(Effect::Send { connection, after, packet });
+        self.sessions[key].outbound.begin_resend();
+        self.pump(now, key, effects);
+    }
+
+    fn refuses(&self, connect: &Connect) -> Option<ReasonCode> {
+        let existing = self.clients.get(&connect.client_id).map(|&key| &self.sessions[key]);
+        let takes_place = existing.is_some_and(|session| session.connection.is_some());
+        let full = (!takes_place && self.connections.len() >= self.limits.connections)
+            || (existing.is_none() && self.clients.len() >= self.limits.sessions);
+        full.then_some(ReasonCode::QuotaExceeded)
+    }
+
+    /// Ends the connection that the client may still have, and the session if it is not to go on; gives the session that
+    /// does.
+    fn take_over(&mut self, now: Timestamp, connect: &Connect, effects: &mut Effects) -> Option<SessionKey> {
+        let key = *self.clients.get(&connect.client_id)?;
+        self.close(now, key, ReasonCode::SessionTakenOver, effects);
+        // Closing ends a session that does not outlive its connection.
+        let key = *self.clients.get(&connect.client_id)?;
+        let expired = self.sessions[key].expires_at.is_some_and(|at| at <= now);
+        if connect.clean_start || expired {
+            self.end_session(now, key, effects);
+            return None;
+        }
+        if self.sessions[key].will_at.is_some_and(|at| at <= now) {
+            self.publish_will(now, key, effects);
+        }
+        Some(key)
+    }
+
+    fn add_session(&mut self, connect: &Connect, durable: bool, effects: &mut Effects) -> SessionKey {
+        let id = if durable { self.identifiers.session(effects) } else { SessionId(0) };
+        let key = self.sessions.insert(Session::new(id, connect.client_id.clone()));
+        self.clients.insert(connect.client_id.clone(), key);
+        key
+    }
+
+    /// Puts a client in its session.
+    fn attach(
+        &mut self,
+        key: SessionKey,
+        connection: ConnectionId,
+        connect: Connect,
+        session_expiry_s: u32,
+        effects: &mut Effects,
+    ) {
+        self.cancel_deadlines(key);
+        self.connections.insert(connection, key);
+        let window = connect.receive_maximum.min(self.limits.inflight_messages).max(1);
+        let session = &mut self.sessions[key];
+        session.protocol = connect.protocol;
+        session.connection = Some(connection);
+        session.window = window;
+        session.maximum_packet_size = connect.maximum_packet_size;
+        session.unwritten_bytes = 0;
+        session.expiry_s = session_expiry_s;
+        session.disconnected_at = None;
+        session.will = connect.will;
+        if session.durable && session_expiry_s == 0 {
+            self.forget_on_disk(key, effects);
+        } else if session.durable {
+            effects.record(Change::SessionStored { session: session.id, record: session.record() });
+        }
+    }
+
+    /// Takes a session off the disk that from now on ends with its connection.
+    fn forget_on_disk(&mut self, key: SessionKey, effects: &mut Effects) {
+        let session = &mut self.sessions[key];
+        self.last_session_removal = effects.record(Change::SessionRemoved { session: session.id });
+        session.durable = false;
+        session.id = SessionId(0);
+        for entry in session.outbound.entries_mut() {
+            if let Some(stored) = entry.stored.take() {
+                self.stored.release(stored, effects);
+            }
+        }
+    }
+}

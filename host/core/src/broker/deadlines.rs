@@ -1,0 +1,90 @@
+//! What falls due by time: ends of sessions, delayed wills, events to be handed out again, expired retained messages.
+//!
+//! A tick does a bounded amount, so that it does not hold up everybody else; what is left stays due.
+
+use super::Broker;
+use crate::event::{Change, Effects};
+use crate::message::Timestamp;
+use crate::session::{Session, SessionKey};
+
+/// What falls due. At one time, a will comes before the end of its session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Deadline {
+    /// The will of an absent client.
+    Will(SessionKey),
+    /// The session of an absent client.
+    Expiry(SessionKey),
+    /// An event that a plugin failed to handle.
+    Retry(SessionKey),
+}
+
+/// Deadlines, and expired retained messages, that one tick does.
+const DUE_PER_TICK: usize = 1000;
+
+impl Broker {
+    /// When [`Input::Tick`](crate::Input::Tick) has something to do next; a time in the past if there is something now.
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        if !self.woken.is_empty() {
+            return Some(Timestamp(0));
+        }
+        let deadline = self.deadlines.first().map(|&(at, _)| at);
+        [deadline, self.retained.next_expiry()].into_iter().flatten().min()
+    }
+
+    pub(super) fn tick(&mut self, now: Timestamp, effects: &mut Effects) {
+        for _ in 0..DUE_PER_TICK {
+            let Some(&due) = self.deadlines.first().filter(|(at, _)| *at <= now) else { break };
+            self.deadlines.remove(&due);
+            match due.1 {
+                Deadline::Will(key) => {
+                    self.sessions[key].will_at = None;
+                    self.publish_will(now, key, effects);
+                }
+                Deadline::Expiry(key) => {
+                    self.sessions[key].expires_at = None;
+                    self.end_session(now, key, effects);
+                }
+                Deadline::Retry(key) => {
+                    self.sessions[key].plugin_inbox().deadline = None;
+                    self.serve(now, key, effects);
+                }
+            }
+        }
+        self.expire_retained(now, effects);
+        self.serve_woken(now, effects);
+    }
+
+    fn expire_retained(&mut self, now: Timestamp, effects: &mut Effects) {
+        for _ in 0..DUE_PER_TICK {
+            let Some(topic) = self.retained.next_expired(now) else { break };
+            self.retained.remove(&topic);
+            effects.record(Change::RetainedCleared { topic });
+        }
+    }
+
+    /// Cancels what a session has yet to come.
+    pub(super) fn cancel_deadlines(&mut self, key: SessionKey) {
+        let session = &mut self.sessions[key];
+        let retry = session.inbox.as_deref_mut().and_then(|inbox| inbox.deadline.take());
+        let deadlines = [
+            session.will_at.take().map(|at| (at, Deadline::Will(key))),
+            session.expires_at.take().map(|at| (at, Deadline::Expiry(key))),
+            retry.map(|at| (at, Deadline::Retry(key))),
+        ];
+        for deadline in deadlines.into_iter().flatten() {
+            self.deadlines.remove(&deadline);
+        }
+    }
+
+    /// The first input after a restart: no client is there, so those that were are gone as of `now`.
+    pub(super) fn start(&mut self, now: Timestamp, effects: &mut Effects) {
+        let is_away = |session: &Session| {
+            session.connection.is_none() && session.inbox.is_none() && session.disconnected_at.is_none()
+        };
+        let gone: Vec<SessionKey> =
+            self.sessions.iter().filter(|(_, session)| is_away(session)).map(|(key, _)| key).collect();
+        for key in gone {
+            self.begin_absence(now, key, effects);
+        }
+    }
+}

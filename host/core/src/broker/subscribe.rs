@@ -1,0 +1,151 @@
+//! SUBSCRIBE and UNSUBSCRIBE, and the retained messages that a new subscription brings.
+
+use super::Broker;
+use super::deliver::Addressee;
+use super::stored::Parcel;
+use crate::event::{
+    Change, Effect, Effects, Packet, PacketId, ReasonCode, RetainHandling, Subscribe, SubscriptionOptions,
+};
+use crate::message::{Qos, Timestamp};
+use crate::session::SessionKey;
+use crate::subscriptions::SubscriberKind;
+use crate::topic::TopicFilter;
+
+impl Broker {
+    pub(super) fn subscribe(&mut self, now: Timestamp, key: SessionKey, subscribe: Subscribe, effects: &mut Effects) {
+        let Subscribe { packet_id, identifier, filters } = subscribe;
+        let before = effects.last_change();
+        let mut reasons = Vec::with_capacity(filters.len());
+        let mut with_retained = Vec::new();
+        for filter in filters {
+            let outcome = filter.and_then(|(filter, options)| {
+                let is_new = self.add_subscription(key, &filter, options, identifier, effects)?;
+                Ok((filter, options, is_new))
+            });
+            reasons.push(match &outcome {
+                Ok((_, options, _)) => granted(options.maximum_qos),
+                Err(reason) => *reason,
+            });
+            with_retained.extend(outcome.ok().filter(|(_, options, is_new)| match options.retain_handling {
+                RetainHandling::AtSubscribe => true,
+                RetainHandling::IfNew => *is_new,
+                RetainHandling::Never => false,
+            }));
+        }
+        if let Some(connection) = self.sessions[key].connection {
+            let packet = Packet::Suback { packet_id, reasons };
+            effects.list.push(Effect::Send { connection, after: effects.since(before), packet });
+        }
+        for (filter, options, _) in with_retained {
+            self.send_retained(now, key, &filter, options, effects);
+        }
+    }
+
+    /// Subscribes a session; says whether the subscription is new.
+    pub(super) fn add_subscription(
+        &mut self,
+        key: SessionKey,
+        filter: &TopicFilter,
+        options: SubscriptionOptions,
+        identifier: Option<u32>,
+        effects: &mut Effects,
+    ) -> Result<bool, ReasonCode> {
+        let session = &self.sessions[key];
+        let is_new = !session.subscriptions.contains_key(filter);
+        if is_new && session.subscriptions.len() >= self.limits.subscriptions_per_session {
+            return Err(ReasonCode::QuotaExceeded);
+        }
+        if session.durable {
+            let (session, filter) = (session.id, filter.clone());
+            effects.record(Change::Subscribed { session, filter, options, identifier });
+        }
+        self.set_subscription(key, filter, options, identifier);
+        Ok(is_new)
+    }
+
+    /// Adds or replaces a subscription, without a change.
+    pub(super) fn set_subscription(
+        &mut self,
+        key: SessionKey,
+        filter: &TopicFilter,
+        options: SubscriptionOptions,
+        identifier: Option<u32>,
+    ) {
+        let session = &mut self.sessions[key];
+        let kind = match (&session.inbox, identifier) {
+            (Some(_), _) => SubscriberKind::Plugin,
+            (None, Some(_)) => SubscriberKind::Identified,
+            (None, None) => SubscriberKind::Plain,
+        };
+        match session.subscriptions.get(filter) {
+            Some(&existing) => self.subscriptions.replace(existing, kind, (options, identifier)),
+            None => {
+                let subscription = self.subscriptions.insert(key, kind, filter, (options, identifier));
+                session.subscriptions.insert(filter.clone(), subscription);
+            }
+        }
+    }
+
+    /// Sends the retained messages that match a subscription.
+    pub(super) fn send_retained(
+        &mut self,
+        now: Timestamp,
+        key: SessionKey,
+        filter: &TopicFilter,
+        options: SubscriptionOptions,
+        effects: &mut Effects,
+    ) {
+        let session = &self.sessions[key];
+        let Some(&subscription) = session.subscriptions.get(filter) else { return };
+        let identifiers = self.subscriptions.subscription(subscription).identifiers.clone();
+        let own = options.no_local.then(|| session.client_id.clone());
+        for message in self.retained.matching(filter, now, self.limits.retained_burst()) {
+            if own.as_ref().is_some_and(|own| *own == message.publisher) {
+                continue;
+            }
+            let qos = message.qos.min(options.maximum_qos);
+            let to = Addressee { session: key, qos, retain: true, identifiers: identifiers.clone() };
+            self.deliver(now, to, &mut Parcel::new(message), effects);
+        }
+    }
+
+    pub(super) fn unsubscribe(
+        &mut self,
+        key: SessionKey,
+        packet_id: PacketId,
+        filters: &[TopicFilter],
+        effects: &mut Effects,
+    ) {
+        let before = effects.last_change();
+        let reasons = filters.iter().map(|filter| self.remove_subscription(key, filter, effects)).collect();
+        if let Some(connection) = self.sessions[key].connection {
+            let packet = Packet::Unsuback { packet_id, reasons };
+            effects.list.push(Effect::Send { connection, after: effects.since(before), packet });
+        }
+    }
+
+    pub(super) fn remove_subscription(
+        &mut self,
+        key: SessionKey,
+        filter: &TopicFilter,
+        effects: &mut Effects,
+    ) -> ReasonCode {
+        let session = &mut self.sessions[key];
+        let Some(subscription) = session.subscriptions.remove(filter) else {
+            return ReasonCode::NoSubscriptionExisted;
+        };
+        self.subscriptions.remove(subscription);
+        if session.durable {
+            effects.record(Change::Unsubscribed { session: session.id, filter: filter.clone() });
+        }
+        ReasonCode::Success
+    }
+}
+
+fn granted(qos: Qos) -> ReasonCode {
+    match qos {
+        Qos::AtMostOnce => ReasonCode::Success,
+        Qos::AtLeastOnce => ReasonCode::GrantedQos1,
+        Qos::ExactlyOnce => ReasonCode::GrantedQos2,
+    }
+}

@@ -1,0 +1,517 @@
+//! The world of one seed: who is there, what happens, and what must be true at the end.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use fastrand::Rng;
+use vespiary_core::event::{
+    Activation, Change, ConnectionId, DropReason, Packet, PacketId, Protocol, ReasonCode, RetainHandling, Revision,
+    Subscribe, SubscriptionOptions,
+};
+use vespiary_core::{Broker, ChangeNumber, Effect, Effects, Input, Limits, Qos, Timestamp, Topic, TopicFilter};
+
+use crate::client::{Client, number_of};
+use crate::plugin::Plugin;
+
+/// Topics that clients publish to. Each subscriber's filter matches some of them.
+const TOPICS: [&str; 4] = ["a/1", "a/2", "b/1", "b/2"];
+
+/// Publishers come first among the clients; a message's number holds whose it is.
+const PUBLISHERS: usize = 2;
+
+/// Everything.
+pub struct World {
+    /// Decides everything.
+    rng: Rng,
+    /// The seed of the broker's hash tables.
+    seed: u64,
+    /// The time.
+    now: Timestamp,
+    /// The broker's bounds.
+    limits: Limits,
+    /// The broker.
+    broker: Broker,
+    /// What it asks for.
+    effects: Effects,
+    /// Changes that are durable.
+    durable: Vec<Change>,
+    /// Changes since this start that are durable.
+    durable_number: u64,
+    /// Changes that are not durable yet, by input, with the number of the last of each.
+    pending: VecDeque<(u64, Vec<Change>)>,
+    /// Effects that wait for their change, by connection, in order.
+    held: BTreeMap<ConnectionId, VecDeque<Effect>>,
+    /// Weight of the publishes that connections have not reported as written.
+    unwritten: BTreeMap<ConnectionId, usize>,
+    /// Publishers, then subscribers.
+    clients: Vec<Client>,
+    /// What each subscriber subscribes to.
+    filters: Vec<(usize, TopicFilter, Qos)>,
+    /// Plugins, each with the filter that it subscribes to.
+    plugins: Vec<(Plugin, TopicFilter)>,
+    /// The number of the next connection.
+    next_connection: u64,
+    /// The number of the next message.
+    next_message: u64,
+    /// Every message published: topic and QoS.
+    published: BTreeMap<u64, (Topic, Qos)>,
+    /// Whether everything works from now on.
+    calm: bool,
+    /// What happened.
+    totals: Totals,
+}
+
+/// What happened, to see that the simulation does something.
+#[derive(Debug, Default)]
+pub struct Totals {
+    pub publishes: u64,
+    pub deliveries: u64,
+    pub crashes: u64,
+    pub lost_links: u64,
+    pub takeovers: u64,
+    pub resent: u64,
+    pub dead_letters: u64,
+    pub retries: u64,
+    pub refused: u64,
+    pub dropped: u64,
+}
+
+impl Totals {
+    pub fn add(&mut self, other: &Self) {
+        self.publishes += other.publishes;
+        self.deliveries += other.deliveries;
+        self.crashes += other.crashes;
+        self.lost_links += other.lost_links;
+        self.takeovers += other.takeovers;
+        self.resent += other.resent;
+        self.dead_letters += other.dead_letters;
+        self.retries += other.retries;
+        self.refused += other.refused;
+        self.dropped += other.dropped;
+    }
+
+    pub fn check_that_something_happened(&self) {
+        let Self { publishes, deliveries, crashes, lost_links, takeovers, .. } = *self;
+        let Self { resent, dead_letters, retries, refused, dropped, .. } = *self;
+        let counts =
+            [publishes, deliveries, crashes, lost_links, takeovers, resent, dead_letters, retries, refused, dropped];
+        assert!(counts.iter().all(|&count| count > 100), "the simulation does too little: {self:?}");
+    }
+}
+
+impl World {
+    pub fn new(seed: u64) -> Self {
+        let mut rng = Rng::with_seed(seed);
+        let limits = Limits {
+            inflight_messages: rng.u16(1..8),
+            receive_maximum: rng.u16(1..8),
+            unwritten_bytes: if rng.bool() { 1 << 20 } else { 60 },
+            inbox_events: if rng.u8(..) < 80 { 3 } else { 1000 },
+            ..Limits::default()
+        };
+        let mut clients = vec![Client::new("p0", true), Client::new("p1", true)];
+        for name in ["s0", "s1", "s2"] {
+            clients.push(Client::new(name, true));
+        }
+        clients.push(Client::new("clean", false));
+        let mut filters = Vec::new();
+        for subscriber in PUBLISHERS..clients.len() {
+            let qos = [Qos::AtLeastOnce, Qos::ExactlyOnce, Qos::ExactlyOnce][rng.usize(0..3)];
+            for filter in [["a/+", "b/#", "#"][rng.usize(0..3)], ["a/1", "passed/one/#", "+/2"][rng.usize(0..3)]] {
+                filters.push((subscriber, TopicFilter::parse(filter).expect("a filter"), qos));
+            }
+        }
+        filters.push((PUBLISHERS, TopicFilter::parse("passed/#").expect("a filter"), Qos::ExactlyOnce));
+        let filter = |filter| TopicFilter::parse(filter).expect("a filter");
+        let plugins =
+            vec![(Plugin::new("one", "passed/one"), filter("a/#")), (Plugin::new("two", "passed/two"), filter("+/2"))];
+        Self {
+            seed,
+            now: Timestamp(1_000_000),
+            broker: Broker::new(limits.clone(), seed),
+            limits,
+            effects: Effects::default(),
+            durable: Vec::new(),
+            durable_number: 0,
+            pending: VecDeque::new(),
+            held: BTreeMap::new(),
+            unwritten: BTreeMap::new(),
+            clients,
+            filters,
+            plugins,
+            next_connection: 1,
+            next_message: 1,
+            published: BTreeMap::new(),
+            calm: false,
+            totals: Totals::default(),
+            rng,
+        }
+    }
+
+    pub fn run(mut self) -> Totals {
+        self.begin();
+        for _ in 0..1500 {
+            self.step();
+        }
+        self.heal();
+        self.check_end();
+        self.totals
+    }
+
+    /// Subscribes everybody, while nothing goes wrong.
+    fn begin(&mut self) {
+        for (plugin, filter) in &self.plugins {
+            let revision = Revision { number: 1, digest: [0; 32], version: "1".into(), activated_at: Timestamp(0) };
+            let activation = Activation { revision, subscriptions: vec![(filter.clone(), Qos::ExactlyOnce)] };
+            let input = Input::ActivatePlugin { plugin: plugin.name.clone(), activation: Box::new(activation) };
+            self.broker.handle(self.now, input, &mut self.effects);
+        }
+        self.collect();
+        for client in 0..self.clients.len() {
+            self.connect(client);
+        }
+        self.settle_down();
+        for (client, filter, maximum_qos) in self.filters.clone() {
+            self.subscribe(client, filter, maximum_qos);
+        }
+        self.settle_down();
+    }
+
+    fn subscribe(&mut self, client: usize, filter: TopicFilter, maximum_qos: Qos) {
+        let options = SubscriptionOptions {
+            maximum_qos,
+            no_local: false,
+            retain_as_published: false,
+            retain_handling: RetainHandling::AtSubscribe,
+        };
+        let subscribe = Subscribe { packet_id: PacketId::MIN, identifier: None, filters: vec![Ok((filter, options))] };
+        if let Some(link) = &mut self.clients[client].link {
+            let connection = ConnectionId(link.connection);
+            link.up.push_back(Input::Subscribe { connection, subscribe: Box::new(subscribe) });
+        }
+    }
+
+    fn connect(&mut self, client: usize) {
+        if let Some(link) = &self.clients[client].link {
+            self.held.remove(&ConnectionId(link.connection));
+            self.totals.takeovers += 1;
+        }
+        let protocol = if self.rng.bool() { Protocol::V5 } else { Protocol::V3 };
+        let receive_maximum = self.rng.u16(1..8);
+        self.clients[client].connect(self.next_connection, protocol, receive_maximum);
+        self.next_connection += 1;
+    }
+
+    fn step(&mut self) {
+        let client = self.rng.usize(0..self.clients.len());
+        match self.rng.u32(0..1000) {
+            0..3 => self.crash(),
+            3..12 => self.lose_link(client),
+            12..20 => self.connect(client),
+            20..40 => {
+                let jump = [0, 1, 10, 5_000, 100_000][self.rng.usize(0..5)];
+                self.now = self.now.after_ms(jump);
+                self.input(Input::Tick);
+            }
+            40..60 => self.now = Timestamp(self.now.0 - 5),
+            60..200 => self.publish(),
+            200..300 => self.commit(),
+            300..400 => self.step_plugin(),
+            400..500 => self.written(),
+            500..750 => self.move_up(client),
+            750..997 => self.move_down(client),
+            _ => self.check_restore(),
+        }
+        if self.clients[client].link.is_none() && self.rng.u8(..) < 60 {
+            self.connect(client);
+        }
+    }
+
+    fn publish(&mut self) {
+        let publisher = self.rng.usize(0..PUBLISHERS);
+        let client = &mut self.clients[publisher];
+        if !client.is_established() || client.unfinished() >= usize::from(self.limits.receive_maximum) {
+            return;
+        }
+        let number = self.next_message * PUBLISHERS as u64 + publisher as u64;
+        self.next_message += 1;
+        let topic = Topic::parse(TOPICS[self.rng.usize(0..TOPICS.len())]).expect("a topic");
+        let qos = [Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce, Qos::ExactlyOnce][self.rng.usize(0..4)];
+        client.publish(topic.clone(), qos, number, self.now);
+        self.published.insert(number, (topic, qos));
+        self.totals.publishes += 1;
+    }
+
+    fn lose_link(&mut self, client: usize) {
+        let Some(link) = self.clients[client].link.take() else { return };
+        self.totals.lost_links += 1;
+        let connection = ConnectionId(link.connection);
+        self.held.remove(&connection);
+        // The broker may have got a part of what was under way, and may not notice the loss.
+        let arrived = self.rng.usize(0..=link.up.len());
+        for input in link.up.into_iter().take(arrived) {
+            self.input(input);
+        }
+        if self.rng.bool() {
+            self.input(Input::ConnectionLost { connection });
+        }
+        self.unwritten.remove(&connection);
+    }
+
+    fn move_up(&mut self, client: usize) {
+        let link = self.clients[client].link.as_mut();
+        if let Some(input) = link.and_then(|link| link.up.pop_front()) {
+            self.input(input);
+        }
+    }
+
+    fn move_down(&mut self, client: usize) {
+        let link = self.clients[client].link.as_mut();
+        if let Some(packet) = link.and_then(|link| link.down.pop_front()) {
+            self.clients[client].take(packet);
+        }
+    }
+
+    fn written(&mut self) {
+        if let Some((connection, bytes)) = self.unwritten.pop_first() {
+            self.input(Input::Written { connection, bytes });
+        }
+    }
+
+    fn step_plugin(&mut self) {
+        let plugin = self.rng.usize(0..self.plugins.len());
+        if let Some(input) = self.plugins[plugin].0.step(&mut self.rng, self.now, self.calm) {
+            self.input(input);
+        }
+    }
+
+    fn input(&mut self, input: Input) {
+        self.broker.handle(self.now, input, &mut self.effects);
+        self.collect();
+        if self.rng.u8(..) < 100 {
+            self.broker.handle(self.now, Input::Tick, &mut self.effects);
+            self.collect();
+        }
+        if self.rng.u8(..) < 16 {
+            self.broker.check_invariants();
+        }
+    }
+
+    /// Takes what the broker asks for.
+    fn collect(&mut self) {
+        if !self.effects.changes.is_empty() {
+            let number = self.effects.last_change().0;
+            self.pending.push_back((number, std::mem::take(&mut self.effects.changes)));
+        }
+        for effect in std::mem::take(&mut self.effects.list) {
+            match effect {
+                Effect::Send { connection, .. } | Effect::Close { connection, .. } => {
+                    self.totals.refused += u64::from(refuses(&effect));
+                    self.held.entry(connection).or_default().push_back(effect);
+                }
+                Effect::Events { plugin, events } => {
+                    self.totals.retries += events.iter().filter(|event| event.attempt > 0).count() as u64;
+                    let place = self.plugins.iter().position(|(known, _)| known.name == plugin);
+                    self.plugins[place.expect("a plugin of ours")].0.take(events);
+                }
+                Effect::TakeCancelled { .. }
+                | Effect::Settled { .. }
+                | Effect::PluginActivated { .. }
+                | Effect::PluginRefused { .. }
+                | Effect::PluginRemoved { .. } => {}
+                // QoS 0 only: what is published at QoS 1 or 2 is refused.
+                Effect::Dropped { reason: DropReason::InboxFull, .. } => self.totals.dropped += 1,
+                Effect::Dropped { reason, .. } => panic!("dropped: {reason:?}"),
+            }
+        }
+        self.let_go();
+    }
+
+    /// Lets go of effects whose changes are durable.
+    fn let_go(&mut self) {
+        for (&connection, effects) in &mut self.held {
+            while let Some(effect) = effects.pop_front_if(|effect| after(effect).0 <= self.durable_number) {
+                let client = self.clients.iter_mut();
+                let mut on_it = client.filter(|client| {
+                    client.link.as_ref().is_some_and(|link| ConnectionId(link.connection) == connection)
+                });
+                let Some(client) = on_it.next() else { continue };
+                match effect {
+                    Effect::Send { packet, .. } => {
+                        if let Packet::Publish(delivery) = &packet {
+                            *self.unwritten.entry(connection).or_default() += delivery.message.weight();
+                            self.totals.deliveries += 1;
+                            self.totals.resent += u64::from(delivery.dup);
+                        }
+                        if let Some(link) = &mut client.link {
+                            link.down.push_back(packet);
+                        }
+                    }
+                    // Another connection took over, or a publish was refused on 3.1.1.
+                    _ => client.link = None,
+                }
+            }
+        }
+        self.held.retain(|_, effects| !effects.is_empty());
+    }
+
+    /// Some of what waits becomes durable, whole inputs at a time.
+    fn commit(&mut self) {
+        let count = if self.calm { self.pending.len() } else { self.rng.usize(0..=self.pending.len()) };
+        for (number, changes) in self.pending.drain(..count) {
+            self.durable_number = number;
+            self.durable.extend(changes);
+        }
+        self.let_go();
+    }
+
+    /// The process ends at once, and another starts from what is durable.
+    fn crash(&mut self) {
+        self.totals.crashes += 1;
+        self.pending.clear();
+        self.held.clear();
+        self.unwritten.clear();
+        for client in &mut self.clients {
+            client.link = None;
+        }
+        for (plugin, _) in &mut self.plugins {
+            plugin.restart();
+        }
+        self.broker = Broker::restore(self.limits.clone(), self.seed, self.durable.clone());
+        self.broker.check_invariants();
+        // As the store does: what is kept is the state, not its history. Dead letters are counted at the end.
+        let letters = self.durable.iter().filter(|change| matches!(change, Change::DeadLettered { .. })).cloned();
+        let letters: Vec<Change> = letters.collect();
+        self.durable = self.broker.durable_state();
+        self.durable.extend(letters);
+        self.effects = Effects::default();
+        self.durable_number = 0;
+        self.broker.handle(self.now, Input::Started, &mut self.effects);
+        self.collect();
+    }
+
+    fn check_restore(&mut self) {
+        let pending = self.pending.iter().flat_map(|(_, changes)| changes);
+        let changes: Vec<Change> = self.durable.iter().chain(pending).cloned().collect();
+        let restored = Broker::restore(self.limits.clone(), self.seed, changes);
+        restored.check_invariants();
+        assert_eq!(restored.durable_state(), self.broker.durable_state(), "restored equals live");
+        for (plugin, _) in &self.plugins {
+            assert!(restored.dead_letters(&plugin.name).eq(self.broker.dead_letters(&plugin.name)));
+        }
+    }
+
+    /// Everything works until nothing is left to do.
+    fn heal(&mut self) {
+        self.check_restore();
+        self.calm = true;
+        for client in 0..self.clients.len() {
+            if self.clients[client].link.is_none() {
+                self.connect(client);
+            }
+        }
+        self.now = self.now.after_ms(10_000);
+        self.settle_down();
+        self.check_restore();
+    }
+
+    fn settle_down(&mut self) {
+        for _ in 0..10_000 {
+            for client in 0..self.clients.len() {
+                self.move_up(client);
+                self.move_down(client);
+                if self.clients[client].link.is_none() {
+                    self.connect(client);
+                }
+            }
+            while !self.unwritten.is_empty() {
+                self.written();
+            }
+            self.commit();
+            if self.calm {
+                self.step_plugin();
+                self.input(Input::Tick);
+            }
+            let idle = self.clients.iter().all(|client| client.is_established() && client.is_idle());
+            let inboxes_empty = self.broker.plugins().all(|plugin| plugin.inbox_events == 0);
+            if idle && self.pending.is_empty() && self.held.is_empty() && (inboxes_empty || !self.calm) {
+                return;
+            }
+        }
+        panic!("nothing comes to rest: {:?}", self.broker.statistics());
+    }
+
+    /// What must be true when all is done.
+    fn check_end(&mut self) {
+        self.broker.check_invariants();
+        let statistics = self.broker.statistics();
+        assert_eq!(
+            (statistics.inflight_messages, statistics.queued_messages, statistics.stored_messages),
+            (0, 0, 0),
+            "everything has been delivered"
+        );
+        let acknowledged: BTreeSet<u64> =
+            self.clients.iter().flat_map(|client| client.acknowledged.iter().copied()).collect();
+        for (place, client) in self.clients.iter().enumerate() {
+            client.check_order(self.totals.refused == 0, |number| {
+                (number as usize % PUBLISHERS, self.published[&number].1)
+            });
+            if place >= PUBLISHERS && client.durable {
+                self.check_complete(place, &acknowledged);
+            }
+        }
+        self.check_plugins(&acknowledged);
+    }
+
+    fn check_complete(&self, subscriber: usize, acknowledged: &BTreeSet<u64>) {
+        let client = &self.clients[subscriber];
+        let got: BTreeSet<(&Topic, u64)> =
+            client.deliveries.iter().map(|(topic, _, number)| (topic, *number)).collect();
+        for number in acknowledged {
+            let (topic, _) = &self.published[number];
+            let subscribed = self.filters.iter().any(|(of, filter, _)| *of == subscriber && filter.matches(topic));
+            assert!(!subscribed || got.contains(&(topic, *number)), "{} misses {number} on {topic}", client.name);
+        }
+    }
+
+    /// Every acknowledged event of QoS 2 was passed on, or became a dead letter: exactly once.
+    fn check_plugins(&mut self, acknowledged: &BTreeSet<u64>) {
+        let listener = &self.clients[PUBLISHERS];
+        for (plugin, filter) in &self.plugins {
+            let session = self.broker.plugins().find(|status| *status.plugin == plugin.name).map(|it| it.session);
+            let mut handled: BTreeMap<u64, u32> = BTreeMap::new();
+            for (topic, _, number) in &listener.deliveries {
+                *handled.entry(*number).or_default() += u32::from(plugin.has_published(topic));
+            }
+            for change in &self.durable {
+                if let Change::DeadLettered { session: of, letter, .. } = change
+                    && Some(*of) == session
+                {
+                    *handled.entry(number_of(&letter.content)).or_default() += 1;
+                    self.totals.dead_letters += 1;
+                }
+            }
+            for (number, (topic, qos)) in &self.published {
+                let count = handled.get(number).copied().unwrap_or_default();
+                if filter.matches(topic) && acknowledged.contains(number) {
+                    assert!(count >= 1, "plugin {:?} never handled {number}", plugin.name);
+                    assert!(count == 1 || *qos == Qos::AtLeastOnce, "plugin {:?} handled {number} twice", plugin.name);
+                }
+            }
+        }
+    }
+}
+
+fn refuses(effect: &Effect) -> bool {
+    let reason = match effect {
+        Effect::Send { packet: Packet::Acknowledge { reason, .. }, .. } | Effect::Close { reason, .. } => *reason,
+        _ => ReasonCode::Success,
+    };
+    reason == ReasonCode::QuotaExceeded
+}
+
+fn after(effect: &Effect) -> ChangeNumber {
+    match effect {
+        Effect::Send { after, .. } | Effect::Close { after, .. } => *after,
+        other => panic!("not for a connection: {other:?}"),
+    }
+}

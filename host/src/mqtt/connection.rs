@@ -1,0 +1,410 @@
+//! One connection: its socket, its phase, and what belongs to neither the core nor any other connection.
+//!
+//! A connection is a small value that its task and its worker's turn share; both are on one thread, and neither keeps
+//! a borrow over a wait. The task reads, and writes only when the socket would not take all that a turn wanted to
+//! write. Nothing is kept for an idle connection but this value. Whatever the connection says by itself (PINGRESP,
+//! DISCONNECT, the answer to a denied publish) goes behind the answers to what the client sent before, for which
+//! the worker takes a turn first if it must.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use vespiary_core::event::{ConnectionId, Protocol, ReasonCode};
+use vespiary_core::{ChangeNumber, Input};
+
+use super::encode;
+use super::frame::{self, Frame};
+use super::outgoing::Outgoing;
+use super::translate::{self, Inbound, Understood};
+use super::worker::Worker;
+
+/// A connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    /// Its name.
+    pub(super) id: ConnectionId,
+    /// The socket.
+    stream: RefCell<TcpStream>,
+    /// Where it is in its life.
+    phase: Cell<Phase>,
+    /// What its client speaks; of no meaning before CONNECT.
+    protocol: Cell<Protocol>,
+    /// Ticks of the worker's sweep that may pass without a packet; 0 for any number.
+    pub(super) patience: Cell<u32>,
+    /// Server Keep Alive that CONNACK is to announce.
+    pub(super) server_keep_alive_s: Cell<Option<u16>>,
+    /// Largest packet that the client takes.
+    pub(super) maximum_packet_size: Cell<u32>,
+    /// Whether the turn that runs has something to write here.
+    pub(super) dirty: Cell<bool>,
+    /// Whether the worker knows that a gate is closed here.
+    pub(super) held: Cell<bool>,
+    /// Weight of publishes that have left and that the core does not know of yet.
+    pub(super) flushed_weight: Cell<usize>,
+    /// What is to be written.
+    pub(super) outgoing: RefCell<Outgoing>,
+    /// What is remembered of the client's packets, from CONNECT on.
+    inbound: RefCell<Option<Inbound>>,
+    /// The beginning of a packet whose end has not come.
+    partial: RefCell<Vec<u8>>,
+    /// Wakes the task.
+    waker: RefCell<Option<Waker>>,
+}
+
+/// Where a connection is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// CONNECT has not come.
+    Fresh,
+    /// CONNECT has gone to the core.
+    Connecting,
+    /// CONNACK has been staged.
+    Open,
+    /// Nothing is read any more; what is staged leaves, and then our side is shut.
+    Closing,
+    /// Our side is shut; what the peer still sends is thrown away until it shuts its own, so that it can read what
+    /// we sent before a reset would take it away.
+    Draining,
+    /// Over.
+    Closed,
+}
+
+/// What reading came to.
+enum Read {
+    /// This many bytes are in the worker's scratch buffer.
+    Some(usize),
+    /// The peer has shut its side, or the connection broke.
+    End,
+}
+
+impl Connection {
+    pub(super) fn new(id: ConnectionId, stream: TcpStream) -> Self {
+        Self {
+            id,
+            stream: RefCell::new(stream),
+            phase: Cell::new(Phase::Fresh),
+            protocol: Cell::new(Protocol::V3),
+            patience: Cell::new(0),
+            server_keep_alive_s: Cell::new(None),
+            maximum_packet_size: Cell::new(u32::MAX),
+            dirty: Cell::new(false),
+            held: Cell::new(false),
+            flushed_weight: Cell::new(0),
+            outgoing: RefCell::default(),
+            inbound: RefCell::default(),
+            partial: RefCell::default(),
+            waker: RefCell::default(),
+        }
+    }
+
+    /// What the client speaks.
+    pub(super) fn protocol(&self) -> Protocol {
+        self.protocol.get()
+    }
+
+    /// Whether CONNECT is still to come.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.phase.get() == Phase::Fresh
+    }
+
+    /// Whether the core's packets have somewhere to go.
+    pub(super) fn takes_packets(&self) -> bool {
+        matches!(self.phase.get(), Phase::Connecting | Phase::Open)
+    }
+
+    /// CONNACK is staged: from now on a DISCONNECT may be sent [MQTT-3.14.0-1].
+    pub(super) fn opened(&self) {
+        self.phase.set(Phase::Open);
+    }
+
+    fn is_reading(&self) -> bool {
+        matches!(self.phase.get(), Phase::Fresh | Phase::Connecting | Phase::Open)
+    }
+
+    // ------------------------------------------------------------------------------------------ the task
+
+    /// The task: done when the connection is over.
+    pub(super) fn poll(self: &Rc<Self>, worker: &Worker, context: &mut Context<'_>) -> Poll<()> {
+        self.waker.borrow_mut().get_or_insert_with(|| context.waker().clone());
+        self.flush(worker);
+        loop {
+            match self.phase.get() {
+                Phase::Fresh | Phase::Connecting | Phase::Open => {
+                    if worker.pauses(context) {
+                        return Poll::Pending;
+                    }
+                    match ready!(self.read(worker, context)) {
+                        Read::Some(count) => {
+                            let scratch = worker.scratch.borrow();
+                            self.received(worker, &scratch[..count]);
+                            // More may be there at once; others come first.
+                            if count == scratch.len() {
+                                context.waker().wake_by_ref();
+                                return Poll::Pending;
+                            }
+                        }
+                        Read::End => self.lost(worker),
+                    }
+                }
+                Phase::Closing => {
+                    if !self.outgoing.borrow().is_empty() {
+                        return Poll::Pending;
+                    }
+                    match ready!(Pin::new(&mut *self.stream.borrow_mut()).poll_shutdown(context)) {
+                        Ok(()) => self.phase.set(Phase::Draining),
+                        Err(_) => self.phase.set(Phase::Closed),
+                    }
+                }
+                Phase::Draining => match ready!(self.read(worker, context)) {
+                    Read::Some(_) => {
+                        context.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                    Read::End => self.phase.set(Phase::Closed),
+                },
+                Phase::Closed => return Poll::Ready(()),
+            }
+        }
+    }
+
+    fn read(&self, worker: &Worker, context: &mut Context<'_>) -> Poll<Read> {
+        let mut scratch = worker.scratch.borrow_mut();
+        let mut buffer = ReadBuf::new(&mut scratch);
+        let outcome = ready!(Pin::new(&mut *self.stream.borrow_mut()).poll_read(context, &mut buffer));
+        Poll::Ready(match (outcome, buffer.filled().len()) {
+            (Ok(()), 1..) => Read::Some(buffer.filled().len()),
+            (Ok(()), 0) | (Err(_), _) => Read::End,
+        })
+    }
+
+    /// Takes in what was read: whole packets one by one; the beginning of the next is kept.
+    fn received(self: &Rc<Self>, worker: &Worker, data: &[u8]) {
+        worker.read_the_clock();
+        worker.put_off_deadline(self);
+        let mut partial = self.partial.take();
+        if partial.is_empty() {
+            let consumed = self.consume(worker, data);
+            if consumed < data.len() {
+                partial = worker.buffer().unwrap_or_default();
+                partial.extend_from_slice(&data[consumed..]);
+            }
+        } else {
+            partial.extend_from_slice(data);
+            let consumed = self.consume(worker, &partial);
+            partial.drain(..consumed);
+        }
+        if partial.is_empty() {
+            worker.give_back(partial);
+        } else {
+            self.partial.replace(partial);
+        }
+    }
+
+    /// Takes the whole packets at the beginning of `bytes`, and gives their length. Once nothing is read any more, that
+    /// is all of it.
+    fn consume(self: &Rc<Self>, worker: &Worker, bytes: &[u8]) -> usize {
+        let mut consumed = 0;
+        while self.is_reading() {
+            let limit = if self.is_fresh() {
+                worker.options.connect_packet_bytes.min(worker.options.packet_bytes)
+            } else {
+                worker.options.packet_bytes
+            };
+            match frame::next(&bytes[consumed..], limit) {
+                Ok(Some(frame)) => {
+                    consumed += frame.bytes.len();
+                    if self.is_fresh() { self.connect(worker, frame) } else { self.packet(worker, frame) }
+                }
+                Ok(None) => return consumed,
+                Err(reason) => self.violated(worker, reason),
+            }
+        }
+        bytes.len()
+    }
+
+    // ------------------------------------------------------------------------------------------ packets
+
+    fn connect(self: &Rc<Self>, worker: &Worker, frame: Frame<'_>) {
+        let options = worker.connect_options();
+        match translate::connect(self.id, frame, worker.now(), options, || worker.fresh_id()) {
+            Ok(accepted) => {
+                self.phase.set(Phase::Connecting);
+                self.protocol.set(accepted.connect.protocol);
+                self.server_keep_alive_s.set(accepted.server_keep_alive_s);
+                self.maximum_packet_size.set(accepted.connect.maximum_packet_size.unwrap_or(u32::MAX));
+                self.inbound.replace(Some(accepted.inbound));
+                worker.identified(self, accepted.keep_alive_s);
+                worker.push(Input::Connect { connection: self.id, connect: accepted.connect });
+            }
+            Err(refusal) => {
+                tracing::debug!(connection = self.id.0, ?refusal, "refused a connection");
+                worker.options.counters.protocol_errors.add();
+                worker.stage(self, ChangeNumber(0), |out| encode::refusal(refusal, out));
+                self.close(worker);
+            }
+        }
+    }
+
+    fn packet(self: &Rc<Self>, worker: &Worker, frame: Frame<'_>) {
+        let understood = match &mut *self.inbound.borrow_mut() {
+            Some(inbound) => inbound.understand(frame, worker.now()),
+            None => Err(ReasonCode::ProtocolError),
+        };
+        match understood {
+            Ok(Understood::Input(input)) => worker.push(input),
+            Ok(Understood::Ping) => {
+                worker.settle();
+                self.say(worker, |out| out.extend_from_slice(&encode::PINGRESP));
+            }
+            Ok(Understood::Denied(answer)) => {
+                worker.options.counters.denied_publishes.add();
+                let reason = match self.protocol() {
+                    Protocol::V3 => ReasonCode::Success,
+                    Protocol::V5 => ReasonCode::NotAuthorized,
+                };
+                if let Some((packet_id, step)) = answer {
+                    worker.settle();
+                    self.say(worker, |out| encode::acknowledge(self.protocol(), packet_id, step, reason, out));
+                }
+            }
+            Ok(Understood::Disconnect(disconnect)) => {
+                worker.push(Input::Disconnect { connection: self.id, disconnect });
+                worker.settle();
+                self.close(worker);
+            }
+            Err(reason) => self.violated(worker, reason),
+        }
+    }
+
+    /// Stages a packet of the connection's own.
+    fn say(self: &Rc<Self>, worker: &Worker, packet: impl FnOnce(&mut Vec<u8>)) {
+        if self.takes_packets() {
+            worker.stage(self, ChangeNumber(0), packet);
+        }
+    }
+
+    // ------------------------------------------------------------------------------------------ the end
+
+    /// The client did what it may not: it is told why, if it speaks 5.0, and the connection closes [MQTT-4.13.1-1].
+    pub(super) fn violated(self: &Rc<Self>, worker: &Worker, reason: ReasonCode) {
+        tracing::debug!(connection = self.id.0, ?reason, "closing a connection");
+        match reason {
+            ReasonCode::KeepAliveTimeout => worker.options.counters.timeouts.add(),
+            ReasonCode::ServerShuttingDown => {}
+            _ => worker.options.counters.protocol_errors.add(),
+        }
+        if self.takes_packets() {
+            worker.settle();
+            worker.push(Input::ConnectionLost { connection: self.id });
+        }
+        self.close_with(worker, ChangeNumber(0), reason);
+    }
+
+    /// Closes once all that is staged has left; a 5.0 client that was let in is told `reason`, if it is an error.
+    pub(super) fn close_with(self: &Rc<Self>, worker: &Worker, after: ChangeNumber, reason: ReasonCode) {
+        if self.phase.get() == Phase::Open && self.protocol() == Protocol::V5 && reason.is_error() {
+            worker.stage(self, after, |out| encode::disconnect(reason, out));
+        }
+        self.close(worker);
+    }
+
+    /// Closes once all that is staged has left.
+    pub(super) fn close(&self, worker: &Worker) {
+        if self.is_reading() {
+            worker.left_fresh(self);
+            self.phase.set(Phase::Closing);
+            worker.linger(self);
+            self.inbound.take();
+            self.partial.take();
+            self.wake();
+        }
+    }
+
+    /// Closes at once: the peer is gone, or does not read.
+    pub(super) fn lost(&self, worker: &Worker) {
+        if self.takes_packets() {
+            worker.push(Input::ConnectionLost { connection: self.id });
+        }
+        worker.left_fresh(self);
+        self.phase.set(Phase::Closed);
+        self.outgoing.borrow_mut().clear();
+        self.wake();
+    }
+
+    /// The sweep found that the deadline has passed.
+    pub(super) fn expired(self: &Rc<Self>, worker: &Worker) {
+        match self.phase.get() {
+            Phase::Fresh => {
+                worker.options.counters.timeouts.add();
+                self.lost(worker);
+            }
+            Phase::Connecting | Phase::Open => self.violated(worker, ReasonCode::KeepAliveTimeout),
+            Phase::Closing | Phase::Draining | Phase::Closed => self.lost(worker),
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+
+    // ------------------------------------------------------------------------------------------ output
+
+    /// Writes what may be written. What the socket does not take is written by the task, which is then woken.
+    pub(super) fn flush(&self, worker: &Worker) {
+        let mut outgoing = self.outgoing.borrow_mut();
+        if outgoing.is_empty() {
+            return;
+        }
+        let outcome = self.write(&mut outgoing);
+        if let Some(buffer) = outgoing.take_empty() {
+            worker.give_back(buffer);
+            if self.phase.get() == Phase::Closing {
+                self.wake();
+            }
+        }
+        let unwritten = outgoing.unwritten();
+        drop(outgoing);
+        self.report_flushed(worker);
+        if outcome.is_err() {
+            self.lost(worker);
+        } else if unwritten > worker.options.unwritten_bytes {
+            tracing::info!(connection = self.id.0, unwritten, "cutting a connection whose client does not read");
+            worker.options.counters.slow_clients.add();
+            self.lost(worker);
+        }
+    }
+
+    fn write(&self, outgoing: &mut Outgoing) -> io::Result<()> {
+        let waker = self.waker.borrow();
+        let mut context = Context::from_waker(waker.as_ref().unwrap_or(Waker::noop()));
+        let mut stream = self.stream.borrow_mut();
+        while !outgoing.writable().is_empty() {
+            match Pin::new(&mut *stream).poll_write(&mut context, outgoing.writable()) {
+                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(count)) => {
+                    let weight = outgoing.advance(count);
+                    self.flushed_weight.set(self.flushed_weight.get() + weight);
+                }
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the core how much has left, in portions.
+    fn report_flushed(&self, worker: &Worker) {
+        let bytes = self.flushed_weight.get();
+        if bytes >= worker.report_weight() && self.takes_packets() {
+            self.flushed_weight.set(0);
+            worker.push(Input::Written { connection: self.id, bytes });
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! What a connection has still to write: bytes in order, with gates.
+//!
+//! A gate stands where the first packet begins that rests on a change not yet durable; nothing behind it leaves before
+//! the store has got that far, so packets keep their order and nothing is promised too soon. The buffer also knows how
+//! much of the [weight](vespiary_core::Message::weight) of its publishes has gone, which the core counts.
+
+use std::collections::VecDeque;
+
+use vespiary_core::ChangeNumber;
+
+/// Written bytes in front of the buffer are moved out of the way once they are this many and half of it.
+const COMPACT_BYTES: usize = 64 << 10;
+
+/// Bytes to write.
+#[derive(Debug, Default)]
+pub(super) struct Outgoing {
+    /// Encoded packets; those before `written` have left.
+    bytes: Vec<u8>,
+    /// How many of `bytes` have left.
+    written: usize,
+    /// Position of `bytes[0]` in all that was ever written here.
+    base: u64,
+    /// Gates, in the order of their positions and of their change numbers.
+    gates: VecDeque<Gate>,
+    /// Weight of the publishes among the bytes that have not left.
+    weight: usize,
+}
+
+/// Nothing from `position` on leaves before `after` is durable.
+#[derive(Debug, Clone, Copy)]
+struct Gate {
+    /// The change.
+    after: ChangeNumber,
+    /// The position, counted like `Outgoing::base`.
+    position: u64,
+}
+
+impl Outgoing {
+    /// Takes over an empty buffer, so that a connection with nothing to write needs none of its own.
+    pub(super) fn lend(&mut self, buffer: impl FnOnce() -> Option<Vec<u8>>) {
+        if self.bytes.capacity() == 0
+            && let Some(buffer) = buffer()
+        {
+            debug_assert!(buffer.is_empty());
+            self.bytes = buffer;
+        }
+    }
+
+    /// Gives the buffer back once all has left.
+    pub(super) fn take_empty(&mut self) -> Option<Vec<u8>> {
+        (self.bytes.is_empty() && self.bytes.capacity() > 0).then(|| std::mem::take(&mut self.bytes))
+    }
+
+    /// Where the next packet is to be appended. It rests on the change `after`, of which `durable` are durable.
+    pub(super) fn stage(&mut self, after: ChangeNumber, durable: ChangeNumber) -> &mut Vec<u8> {
+        if after > durable && self.gates.back().is_none_or(|last| last.after < after) {
+            self.gates.push_back(Gate { after, position: self.base + self.bytes.len() as u64 });
+        }
+        &mut self.bytes
+    }
+
+    /// Adds to the weight of the publishes that are to leave.
+    pub(super) fn add_weight(&mut self, weight: usize) {
+        self.weight += weight;
+    }
+
+    /// Opens the gates up to `durable`.
+    pub(super) fn release(&mut self, durable: ChangeNumber) {
+        while self.gates.front().is_some_and(|gate| gate.after <= durable) {
+            self.gates.pop_front();
+        }
+    }
+
+    /// Drops what stands behind the first gate: it will never be durable.
+    pub(super) fn drop_held(&mut self) {
+        if let Some(gate) = self.gates.front() {
+            self.bytes.truncate((gate.position - self.base) as usize);
+            self.gates.clear();
+        }
+    }
+
+    /// Drops everything.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Whether a gate is closed.
+    pub(super) fn is_held(&self) -> bool {
+        !self.gates.is_empty()
+    }
+
+    /// Whether everything has left.
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Bytes that have not left.
+    pub(super) fn unwritten(&self) -> usize {
+        self.bytes.len() - self.written
+    }
+
+    /// What may be written now.
+    pub(super) fn writable(&self) -> &[u8] {
+        let end = self.gates.front().map_or(self.bytes.len(), |gate| (gate.position - self.base) as usize);
+        &self.bytes[self.written..end]
+    }
+
+    /// Notes that `count` bytes have left, and gives the weight of the publishes that went with them. That is a share of
+    /// the whole, exact once all has left.
+    pub(super) fn advance(&mut self, count: usize) -> usize {
+        let unwritten = self.unwritten();
+        debug_assert!(count <= unwritten);
+        let share = if count == unwritten {
+            self.weight
+        } else {
+            (self.weight as u128 * count as u128 / unwritten as u128) as usize
+        };
+        self.weight -= share;
+        self.written += count;
+        if self.written == self.bytes.len() {
+            self.base += self.written as u64;
+            self.written = 0;
+            self.bytes.clear();
+        } else if self.written >= COMPACT_BYTES && self.written >= self.bytes.len() / 2 {
+            self.base += self.written as u64;
+            self.bytes.drain(..self.written);
+            self.written = 0;
+        }
+        share
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stage(outgoing: &mut Outgoing, after: u64, durable: u64, packet: &[u8]) {
+        outgoing.stage(ChangeNumber(after), ChangeNumber(durable)).extend_from_slice(packet);
+    }
+
+    #[test]
+    fn packets_behind_a_held_one_wait_in_order() {
+        let mut outgoing = Outgoing::default();
+        stage(&mut outgoing, 0, 4, b"a");
+        stage(&mut outgoing, 4, 4, b"b");
+        stage(&mut outgoing, 6, 4, b"c");
+        stage(&mut outgoing, 0, 4, b"d");
+        stage(&mut outgoing, 5, 4, b"e");
+        stage(&mut outgoing, 9, 4, b"f");
+        assert_eq!(outgoing.writable(), b"ab");
+        outgoing.advance(2);
+        outgoing.release(ChangeNumber(5));
+        assert_eq!(outgoing.writable(), b"");
+        outgoing.release(ChangeNumber(8));
+        assert_eq!(outgoing.writable(), b"cde");
+        outgoing.advance(1);
+        stage(&mut outgoing, 0, 8, b"g");
+        assert_eq!(outgoing.writable(), b"de");
+        outgoing.release(ChangeNumber(9));
+        assert_eq!(outgoing.writable(), b"defg");
+        outgoing.advance(4);
+        assert!(outgoing.is_empty() && !outgoing.is_held());
+        stage(&mut outgoing, 10, 9, b"h");
+        assert_eq!(outgoing.writable(), b"");
+    }
+
+    #[test]
+    fn what_can_never_be_durable_is_dropped_and_the_rest_still_leaves() {
+        let mut outgoing = Outgoing::default();
+        stage(&mut outgoing, 0, 0, b"ab");
+        stage(&mut outgoing, 1, 0, b"cd");
+        outgoing.advance(1);
+        outgoing.drop_held();
+        stage(&mut outgoing, 0, 0, b"x");
+        assert_eq!(outgoing.writable(), b"bx");
+    }
+
+    #[test]
+    fn the_whole_weight_is_given_back_and_no_more() {
+        let mut outgoing = Outgoing::default();
+        let mut given = 0;
+        for round in 1..200usize {
+            stage(&mut outgoing, 0, 0, &vec![0; round * 37]);
+            outgoing.add_weight(round * 11);
+            given += outgoing.advance(outgoing.unwritten() * 2 / 3);
+        }
+        given += outgoing.advance(outgoing.unwritten());
+        assert_eq!(given, (1..200).map(|round| round * 11).sum());
+    }
+
+    #[test]
+    fn positions_of_gates_survive_compaction() {
+        let mut outgoing = Outgoing::default();
+        stage(&mut outgoing, 0, 0, &vec![1; COMPACT_BYTES + 10]);
+        stage(&mut outgoing, 1, 0, &[2; 20]);
+        outgoing.advance(COMPACT_BYTES + 5);
+        assert_eq!(outgoing.writable(), [1; 5]);
+        outgoing.release(ChangeNumber(1));
+        assert_eq!(outgoing.writable().len(), 25);
+    }
+}

@@ -1,0 +1,303 @@
+//! CONNECT (section 3.1): which MQTT a client speaks, and everything that it says about itself.
+//!
+//! Nothing of CONNECT is kept but what [`Accepted`] holds. User name and password are read and not used: whoever
+//! reaches the listener may connect.
+
+use std::sync::Arc;
+
+use ntex_mqtt::{v3, v5};
+use vespiary_core::event::{Connect, ConnectionId, Protocol, ReasonCode, Will};
+use vespiary_core::message::MessageProperties;
+use vespiary_core::{Message, Timestamp, Topic};
+
+use super::publish::check_payload;
+use super::{Inbound, decode_v3, decode_v5, quality, response_topic, topic_reason, without_nul};
+use crate::mqtt::frame::{Fields, Frame, PacketType};
+
+/// What the broker wants of a connection.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::mqtt) struct ConnectOptions {
+    /// Longest keep-alive in seconds; a 5.0 client that asks for more, or for none, is told to use this. `None` for no
+    /// bound.
+    pub(in crate::mqtt) keep_alive_maximum_s: Option<u16>,
+    /// Highest topic alias that a client may set.
+    pub(in crate::mqtt) topic_alias_maximum: u16,
+}
+
+/// A CONNECT that goes to the core.
+#[derive(Debug)]
+pub(in crate::mqtt) struct Accepted {
+    /// For the core.
+    pub(in crate::mqtt) connect: Box<Connect>,
+    /// For the packets that follow.
+    pub(in crate::mqtt) inbound: Inbound,
+    /// Seconds between packets that the client promises; 0 for no promise.
+    pub(in crate::mqtt) keep_alive_s: u16,
+    /// Server Keep Alive to announce, where it is not what the client asked for.
+    pub(in crate::mqtt) server_keep_alive_s: Option<u16>,
+}
+
+/// How a connection is turned away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::mqtt) enum Refusal {
+    /// Closed without a word.
+    Close,
+    /// CONNACK of 3.1.1 with this return code.
+    V3(v3::codec::ConnectAckReason),
+    /// CONNACK of 5.0 with this reason code.
+    V5(v5::codec::ConnectAckReason),
+}
+
+/// Bits of the connect flags (section 3.1.2.3).
+const RESERVED: u8 = 0x01;
+const WILL: u8 = 0x04;
+const WILL_QOS: u8 = 0x18;
+const WILL_RETAIN: u8 = 0x20;
+const PASSWORD: u8 = 0x40;
+const USER_NAME: u8 = 0x80;
+
+/// Understands the first packet of a connection, which must be CONNECT [MQTT-3.1.0-1]. `fresh_id` makes up an identifier
+/// for a client that sends none.
+pub(in crate::mqtt) fn connect(
+    connection: ConnectionId,
+    frame: Frame<'_>,
+    now: Timestamp,
+    options: ConnectOptions,
+    fresh_id: impl FnOnce() -> Arc<str>,
+) -> Result<Accepted, Refusal> {
+    if frame.packet != PacketType::Connect {
+        return Err(Refusal::Close);
+    }
+    match version(frame.body)? {
+        Protocol::V3 => {
+            let client = understand_v3(frame, now).map_err(refusal_v3)?;
+            Ok(accept(connection, client, options, fresh_id))
+        }
+        Protocol::V5 => {
+            let client = understand_v5(frame, now).map_err(Refusal::V5)?;
+            Ok(accept(connection, client, options, fresh_id))
+        }
+    }
+}
+
+/// The version from the protocol name and level (sections 3.1.2.1 and 3.1.2.2).
+fn version(body: &[u8]) -> Result<Protocol, Refusal> {
+    let mut fields = Fields::new(body);
+    let name = fields.binary().map_err(|_| Refusal::Close)?;
+    let level = fields.byte().map_err(|_| Refusal::Close)?;
+    match (name, level) {
+        (b"MQTT", 4) => Ok(Protocol::V3),
+        (b"MQTT", 5) => Ok(Protocol::V5),
+        // A client of the future understands the 5.0 form [MQTT-3.1.2-2]. A Mosquitto bridge sets the top bit of level
+        // 3 or 4, and tries again without it when it is told 0x01.
+        (b"MQTT", level) if level > 5 && level & 0x7F > 4 => {
+            Err(Refusal::V5(v5::codec::ConnectAckReason::UnsupportedProtocolVersion))
+        }
+        // 3.1.1: [MQTT-3.1.2-2].
+        (b"MQTT" | b"MQIsdp", _) => Err(Refusal::V3(v3::codec::ConnectAckReason::UnacceptableProtocolVersion)),
+        _ => Err(Refusal::Close), // [MQTT-3.1.2-1]
+    }
+}
+
+/// 3.1.1 has a return code for a refused identifier or lack of rights; what is malformed is closed without a word.
+fn refusal_v3(reason: ReasonCode) -> Refusal {
+    match reason {
+        ReasonCode::ClientIdentifierNotValid => Refusal::V3(v3::codec::ConnectAckReason::IdentifierRejected),
+        ReasonCode::NotAuthorized => Refusal::V3(v3::codec::ConnectAckReason::NotAuthorized),
+        _ => Refusal::Close,
+    }
+}
+
+/// A client as it describes itself, in the words of either protocol.
+struct Client {
+    /// CONNECT for the core; the identifier may still be empty.
+    connect: Box<Connect>,
+    /// Keep Alive as it came.
+    keep_alive_s: u16,
+}
+
+fn accept(
+    connection: ConnectionId,
+    client: Client,
+    options: ConnectOptions,
+    fresh_id: impl FnOnce() -> Arc<str>,
+) -> Accepted {
+    let Client { mut connect, keep_alive_s: asked } = client;
+    if connect.client_id.is_empty() {
+        connect.client_id = fresh_id(); // [MQTT-3.1.3-6]
+        connect.client_id_assigned = true;
+        if let Some(will) = &mut connect.will {
+            will.message.publisher = connect.client_id.clone();
+        }
+    }
+    let server_keep_alive_s = match options.keep_alive_maximum_s {
+        Some(maximum) if connect.protocol == Protocol::V5 && (asked == 0 || asked > maximum) => Some(maximum),
+        _ => None,
+    };
+    let inbound = Inbound {
+        connection,
+        protocol: connect.protocol,
+        client_id: connect.client_id.clone(),
+        last_topic: None,
+        aliases: Vec::new(),
+        topic_alias_maximum: options.topic_alias_maximum,
+        session_outlives_connection: connect.session_expiry_s > 0,
+    };
+    Accepted { connect, inbound, keep_alive_s: server_keep_alive_s.unwrap_or(asked), server_keep_alive_s }
+}
+
+fn understand_v3(frame: Frame<'_>, now: Timestamp) -> Result<Client, ReasonCode> {
+    check_layout(frame.body, Protocol::V3)?;
+    let v3::codec::Packet::Connect(packet) = decode_v3(frame)? else { return Err(ReasonCode::MalformedPacket) };
+    let client_id = client_id(without_nul(&packet.client_id)?)?;
+    if let Some(name) = &packet.username {
+        without_nul(name)?;
+    }
+    let will = match &packet.last_will {
+        None => None,
+        Some(will) => Some(Box::new(Will {
+            message: Message {
+                topic: will_topic(&will.topic)?,
+                payload: will.message[..].into(),
+                qos: quality(will.qos),
+                retain: will.retain,
+                properties: None,
+                expires_at: None,
+                received_at: now,
+                publisher: client_id.clone(),
+            },
+            expiry_s: None,
+            delay_s: 0,
+        })),
+    };
+    let connect = Box::new(Connect {
+        protocol: Protocol::V3,
+        client_id,
+        client_id_assigned: false,
+        clean_start: packet.clean_session,
+        session_expiry_s: if packet.clean_session { 0 } else { u32::MAX },
+        receive_maximum: u16::MAX,
+        maximum_packet_size: None,
+        will,
+    });
+    Ok(Client { connect, keep_alive_s: packet.keep_alive })
+}
+
+fn understand_v5(frame: Frame<'_>, now: Timestamp) -> Result<Client, v5::codec::ConnectAckReason> {
+    use v5::codec::ConnectAckReason as Code;
+    check_layout(frame.body, Protocol::V5).map_err(connack_reason)?;
+    let v5::codec::Packet::Connect(packet) = decode_v5(frame).map_err(connack_reason)? else {
+        return Err(Code::MalformedPacket);
+    };
+    match (&packet.auth_method, &packet.auth_data) {
+        (Some(_), _) => return Err(Code::BadAuthenticationMethod), // [MQTT-4.12.0-1]: we offer none
+        (None, Some(_)) => return Err(Code::ProtocolError),        // section 3.1.2.11.10
+        (None, None) => {}
+    }
+    understand_v5_identity(&packet, now).map_err(connack_reason)
+}
+
+fn understand_v5_identity(packet: &v5::codec::Connect, now: Timestamp) -> Result<Client, ReasonCode> {
+    let client_id = client_id(without_nul(&packet.client_id)?)?;
+    if let Some(name) = &packet.username {
+        without_nul(name)?;
+    }
+    let will = match &packet.last_will {
+        None => None,
+        Some(will) => Some(Box::new(will_v5(will, &client_id, now)?)),
+    };
+    let connect = Box::new(Connect {
+        protocol: Protocol::V5,
+        client_id,
+        client_id_assigned: false,
+        clean_start: packet.clean_start,
+        session_expiry_s: packet.session_expiry_interval_secs,
+        receive_maximum: packet.receive_max.map_or(u16::MAX, std::num::NonZeroU16::get),
+        maximum_packet_size: packet.max_packet_size.map(std::num::NonZeroU32::get),
+        will,
+    });
+    Ok(Client { connect, keep_alive_s: packet.keep_alive })
+}
+
+fn will_v5(will: &v5::codec::LastWill, client_id: &Arc<str>, now: Timestamp) -> Result<Will, ReasonCode> {
+    let mut properties = MessageProperties { payload_is_utf8: will.is_utf8_payload, ..MessageProperties::default() };
+    if let Some(content_type) = &will.content_type {
+        properties.content_type = Some(without_nul(content_type)?.into());
+    }
+    if let Some(topic) = &will.response_topic {
+        properties.response_topic = Some(response_topic(topic)?);
+    }
+    properties.correlation_data = will.correlation_data.as_ref().map(|data| data[..].into());
+    for (name, value) in &will.user_properties {
+        properties.user_properties.push((without_nul(name)?.into(), without_nul(value)?.into()));
+    }
+    check_payload(&properties, &will.message)?;
+    let any = properties != MessageProperties::default();
+    Ok(Will {
+        message: Message {
+            topic: will_topic(&will.topic)?,
+            payload: will.message[..].into(),
+            qos: quality(will.qos),
+            retain: will.retain,
+            properties: any.then(|| Box::new(properties)),
+            expires_at: None,
+            received_at: now,
+            publisher: client_id.clone(),
+        },
+        expiry_s: will.message_expiry_interval.map(std::num::NonZeroU32::get),
+        delay_s: will.will_delay_interval_sec.unwrap_or(0),
+    })
+}
+
+/// Walks the payload of a CONNECT, since the codec neither looks at flags that contradict each other nor at bytes behind
+/// the last field.
+fn check_layout(body: &[u8], protocol: Protocol) -> Result<(), ReasonCode> {
+    let mut fields = Fields::new(body);
+    fields.binary()?; // protocol name
+    fields.byte()?; // protocol level
+    let flags = fields.byte()?;
+    fields.two_bytes()?; // keep alive
+    let will = flags & WILL != 0;
+    if flags & RESERVED != 0 // [MQTT-3.1.2-3]
+        || flags & WILL_QOS == WILL_QOS // [MQTT-3.1.2-12]
+        || (!will && flags & (WILL_QOS | WILL_RETAIN) != 0) // [MQTT-3.1.2-11] [MQTT-3.1.2-13]
+        || (protocol == Protocol::V3 && flags & PASSWORD != 0 && flags & USER_NAME == 0)
+    // 3.1.1: [MQTT-3.1.2-22]
+    {
+        return Err(ReasonCode::MalformedPacket);
+    }
+    if protocol == Protocol::V5 {
+        fields.properties()?;
+    }
+    fields.binary()?; // client identifier
+    if will {
+        if protocol == Protocol::V5 {
+            fields.properties()?;
+        }
+        fields.binary()?; // topic
+        fields.binary()?; // payload
+    }
+    if flags & USER_NAME != 0 {
+        fields.binary()?;
+    }
+    if flags & PASSWORD != 0 {
+        fields.binary()?;
+    }
+    if fields.is_empty() { Ok(()) } else { Err(ReasonCode::MalformedPacket) }
+}
+
+/// A client identifier. Those that begin with `$` are the broker's own (`$plugin/NAME`).
+fn client_id(id: &str) -> Result<Arc<str>, ReasonCode> {
+    if id.starts_with('$') { Err(ReasonCode::ClientIdentifierNotValid) } else { Ok(id.into()) }
+}
+
+/// The topic of a will: what the client may publish to.
+fn will_topic(name: &str) -> Result<Topic, ReasonCode> {
+    let topic = Topic::parse(name).map_err(topic_reason)?;
+    if topic.is_reserved() { Err(ReasonCode::NotAuthorized) } else { Ok(topic) }
+}
+
+/// The reason code of a refusing CONNACK (table 3-1); what it lacks is an unspecified error.
+pub(in crate::mqtt) fn connack_reason(reason: ReasonCode) -> v5::codec::ConnectAckReason {
+    v5::codec::ConnectAckReason::try_from(reason as u8).unwrap_or(v5::codec::ConnectAckReason::UnspecifiedError)
+}

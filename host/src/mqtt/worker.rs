@@ -1,0 +1,582 @@
+//! A worker: one thread, its connections, and their turns.
+//!
+//! Connections' tasks read and push inputs; the first push wakes the turn, which therefore runs when all tasks that
+//! the same wake-up made ready have read. The turn steps the broker through all of it, stages what comes of it in each
+//! connection's buffer, and writes once per connection. No message hops between threads unless its receiver's
+//! socket is another worker's. Worker 0 accepts, and sees to the broker's deadlines.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
+use tokio::task::LocalSet;
+use vespiary_core::event::{AcknowledgeStep, ConnectionId, Delivery, Packet, Protocol, ReasonCode};
+use vespiary_core::{ChangeNumber, Effect, Input, Qos, Timestamp};
+
+use super::connection::Connection;
+use super::encode::{self, Announcement, Publishes};
+use super::slots::{NEVER, Slots};
+use super::translate::ConnectOptions;
+use super::{MqttOptions, ServeError};
+use crate::clock::wall_clock;
+use crate::driver::Driver;
+use crate::store::Durability;
+
+/// Sockets that wait to be taken over by another worker than the one that accepted them.
+pub(super) const HANDOVER_SOCKETS: usize = 1024;
+
+/// Bytes that one read takes at most.
+const SCRATCH_BYTES: usize = 64 << 10;
+
+/// Buffers that are kept for connections that need one, and the largest that is kept.
+const SPARE_BUFFERS: usize = 256;
+const SPARE_BUFFER_BYTES: usize = 64 << 10;
+
+/// Milliseconds between two sweeps over the connections' deadlines.
+const SWEEP_MS: u64 = 500;
+
+/// Milliseconds without new sockets after the system had none left.
+const ACCEPT_PAUSE_MS: u64 = 50;
+
+/// Where a worker's sockets come from.
+pub(super) enum Source {
+    /// Accepted here, and handed round to the others.
+    Listener(std::net::TcpListener, Vec<mpsc::Sender<std::net::TcpStream>>),
+    /// Handed over by worker 0.
+    Handover(mpsc::Receiver<std::net::TcpStream>),
+}
+
+/// What a worker's tasks share.
+#[derive(Debug)]
+pub(super) struct Worker {
+    /// Which worker this is.
+    index: usize,
+    /// Steps the broker.
+    driver: Arc<Driver>,
+    /// Bounds and wishes.
+    pub(super) options: Arc<MqttOptions>,
+    /// The connections.
+    slots: RefCell<Slots<Connection>>,
+    /// Connections whose CONNECT has not come.
+    fresh: Cell<usize>,
+    /// What a read fills. Its content means nothing between two polls.
+    pub(super) scratch: RefCell<Box<[u8]>>,
+    /// Inputs for the next turn.
+    inputs: RefCell<Vec<Input>>,
+    /// What a turn works on, kept for its memory.
+    turn: RefCell<Turn>,
+    /// Connections to which something was staged.
+    dirty: RefCell<Vec<Rc<Connection>>>,
+    /// Connections with a closed gate.
+    held: RefCell<Vec<Rc<Connection>>>,
+    /// The last change that was durable when this worker last looked.
+    durable: Cell<ChangeNumber>,
+    /// Tasks that do not read because the store is behind; `None` while all may read.
+    paused: RefCell<Option<Vec<Waker>>>,
+    /// Buffers that no connection needs at present.
+    spare: RefCell<Vec<Vec<u8>>>,
+    /// Sweeps so far.
+    tick: Cell<u32>,
+    /// The time of what is being read.
+    now: Cell<Timestamp>,
+    /// Makes up client identifiers.
+    random: RefCell<fastrand::Rng>,
+}
+
+/// What a turn works on.
+#[derive(Debug, Default)]
+struct Turn {
+    /// Inputs.
+    inputs: Vec<Input>,
+    /// What came of them for this worker.
+    effects: Vec<Effect>,
+    /// Frames of the message that is being sent.
+    publishes: Publishes,
+    /// Connections to be written to.
+    dirty: Vec<Rc<Connection>>,
+}
+
+/// Runs a worker on this thread until `stop` is true or the store fails.
+pub(super) fn run(
+    index: usize,
+    driver: Arc<Driver>,
+    options: Arc<MqttOptions>,
+    stop: watch::Receiver<bool>,
+    source: Source,
+) -> Result<(), ServeError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+    let worker = Rc::new(Worker::new(index, driver, options));
+    LocalSet::new().block_on(&runtime, worker.run(stop, source))
+}
+
+impl Worker {
+    fn new(index: usize, driver: Arc<Driver>, options: Arc<MqttOptions>) -> Self {
+        let (durable, now) = (driver.store().durable(), wall_clock());
+        Self {
+            index,
+            driver,
+            options,
+            slots: RefCell::new(Slots::new(index)),
+            fresh: Cell::new(0),
+            scratch: RefCell::new(vec![0; SCRATCH_BYTES].into()),
+            inputs: RefCell::default(),
+            turn: RefCell::default(),
+            dirty: RefCell::default(),
+            held: RefCell::default(),
+            durable: Cell::new(durable),
+            paused: RefCell::default(),
+            spare: RefCell::default(),
+            tick: Cell::new(0),
+            now: Cell::new(now),
+            random: RefCell::new(fastrand::Rng::new()),
+        }
+    }
+
+    // ------------------------------------------------------------------------------------------ tasks
+
+    async fn run(self: Rc<Self>, mut stop: watch::Receiver<bool>, source: Source) -> Result<(), ServeError> {
+        let accepting = match source {
+            Source::Listener(listener, others) => {
+                let listener = TcpListener::from_std(listener)?;
+                tokio::task::spawn_local(self.clone().accept(listener, others))
+            }
+            Source::Handover(sockets) => tokio::task::spawn_local(self.clone().take_over(sockets)),
+        };
+        tokio::task::spawn_local(tokio::task::unconstrained(self.clone().take_turns()));
+        tokio::task::spawn_local(self.clone().sweep());
+        let failure = tokio::select! {
+            reason = self.clone().release() => Some(reason),
+            _ = stop.wait_for(|stop| *stop) => None,
+        };
+        accepting.abort();
+        match failure {
+            None => {
+                let releasing = tokio::task::spawn_local(self.clone().release());
+                self.shut_down().await;
+                releasing.abort();
+                Ok(())
+            }
+            Some(reason) => {
+                if self.index == 0 {
+                    tracing::error!(%reason, "the store failed; nothing more is acknowledged, stopping");
+                }
+                for connection in self.held.take() {
+                    connection.outgoing.borrow_mut().drop_held();
+                }
+                self.shut_down().await;
+                Err(ServeError::StoreFailed(reason))
+            }
+        }
+    }
+
+    async fn accept(self: Rc<Self>, listener: TcpListener, others: Vec<mpsc::Sender<std::net::TcpStream>>) {
+        let mut next = 0;
+        loop {
+            let stream = match listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    // Either the peer is gone already, or there are no descriptors or no memory left.
+                    tracing::warn!(%error, "failed to accept a connection");
+                    tokio::time::sleep(Duration::from_millis(ACCEPT_PAUSE_MS)).await;
+                    continue;
+                }
+            };
+            self.options.counters.accepted.add();
+            let taken = match others.get(next) {
+                None => self.admit(stream),
+                Some(other) => stream.into_std().is_ok_and(|stream| other.try_send(stream).is_ok()),
+            };
+            if !taken {
+                self.options.counters.turned_away.add();
+            }
+            next = (next + 1) % (others.len() + 1);
+        }
+    }
+
+    async fn take_over(self: Rc<Self>, mut sockets: mpsc::Receiver<std::net::TcpStream>) {
+        while let Some(socket) = sockets.recv().await {
+            if !TcpStream::from_std(socket).is_ok_and(|stream| self.admit(stream)) {
+                self.options.counters.turned_away.add();
+            }
+        }
+    }
+
+    /// Makes a socket a connection with a task, unless there are too many.
+    fn admit(self: &Rc<Self>, stream: TcpStream) -> bool {
+        // A turn's output is one write already; waiting for more to send with it would only delay it. If the option
+        // cannot be set, the socket works all the same.
+        let _ = stream.set_nodelay(true);
+        if self.fresh.get() >= self.options.connecting_sockets {
+            return false;
+        }
+        let deadline = self.ticks_from_now(self.options.connect_timeout_ms);
+        let slot = self.slots.borrow_mut().insert(deadline, |id| Connection::new(id, stream));
+        let Some(connection) = slot else { return false };
+        self.fresh.set(self.fresh.get() + 1);
+        tokio::task::spawn_local(ConnectionTask { worker: self.clone(), connection });
+        true
+    }
+
+    /// Takes a turn whenever there is something to take one for.
+    async fn take_turns(self: Rc<Self>) {
+        let mut timer = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
+        let mut armed = None;
+        loop {
+            tokio::select! {
+                biased;
+                () = self.driver.wake(self.index).notified() => {}
+                () = &mut timer, if armed.is_some() => armed = None,
+            }
+            self.take_turn();
+            let deadline = if self.index == 0 { self.driver.next_deadline() } else { None };
+            if deadline != armed {
+                armed = deadline;
+                if let Some(deadline) = deadline {
+                    let wait_ms = deadline.since_ms(wall_clock()).max(1);
+                    timer.as_mut().reset(tokio::time::Instant::now() + Duration::from_millis(wait_ms));
+                }
+            }
+        }
+    }
+
+    /// Lets go what has become durable; ends with the reason when the store fails.
+    async fn release(self: Rc<Self>) -> Arc<str> {
+        let mut watch = self.driver.store().watch();
+        loop {
+            let durability = watch.borrow_and_update().clone();
+            match durability {
+                Durability::Failed(reason) => return reason,
+                Durability::UpTo(durable) => {
+                    self.durable.set(durable.max(self.durable.get()));
+                    for connection in self.held.take() {
+                        connection.held.set(false);
+                        connection.outgoing.borrow_mut().release(self.durable.get());
+                        connection.flush(&self);
+                        self.list_if_held(&connection);
+                    }
+                    self.resume();
+                }
+            }
+            if watch.changed().await.is_err() {
+                return "the store is closed".into();
+            }
+        }
+    }
+
+    /// Looks at all deadlines, now and then.
+    async fn sweep(self: Rc<Self>) {
+        let mut interval = tokio::time::interval(Duration::from_millis(SWEEP_MS));
+        loop {
+            interval.tick().await;
+            self.tick.set(self.tick.get() + 1);
+            let due = self.slots.borrow().due(self.tick.get());
+            for connection in due {
+                connection.expired(&self);
+            }
+        }
+    }
+
+    /// Says goodbye to all, and waits until they are gone or their time is up.
+    async fn shut_down(&self) {
+        for connection in self.slots.borrow().all() {
+            connection.violated(self, ReasonCode::ServerShuttingDown);
+        }
+        self.settle();
+        let patience = Duration::from_millis(self.options.linger_timeout_ms);
+        let gone = async {
+            while !self.slots.borrow().is_empty() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        // Those that do not go in time are cut off.
+        let _ = tokio::time::timeout(patience, gone).await;
+    }
+
+    // ------------------------------------------------------------------------------------------ turns
+
+    /// Hands an input to the next turn.
+    pub(super) fn push(&self, input: Input) {
+        let mut inputs = self.inputs.borrow_mut();
+        if inputs.is_empty() {
+            self.driver.wake(self.index).notify_one();
+        }
+        inputs.push(input);
+    }
+
+    /// Takes a turn if inputs wait, so that what is staged next stands behind the answers to them.
+    pub(super) fn settle(&self) {
+        if !self.inputs.borrow().is_empty() {
+            self.take_turn();
+        }
+    }
+
+    fn take_turn(&self) {
+        let mut turn = self.turn.borrow_mut();
+        let Turn { inputs, effects, publishes, dirty } = &mut *turn;
+        std::mem::swap(inputs, &mut self.inputs.borrow_mut());
+        self.driver.turn(self.index, wall_clock(), inputs, effects);
+        self.durable.set(self.driver.store().durable().max(self.durable.get()));
+        for effect in effects.drain(..) {
+            self.carry_out(effect, publishes);
+        }
+        publishes.forget();
+        std::mem::swap(dirty, &mut self.dirty.borrow_mut());
+        for connection in dirty.drain(..) {
+            connection.dirty.set(false);
+            connection.flush(self);
+            self.list_if_held(&connection);
+        }
+        if self.driver.store().backlog_bytes() > self.options.store_backlog_bytes {
+            self.paused.borrow_mut().get_or_insert_default();
+        }
+    }
+
+    fn carry_out(&self, effect: Effect, publishes: &mut Publishes) {
+        match effect {
+            Effect::Send { connection, after, packet } => {
+                if let Some(connection) = self.find(connection) {
+                    self.send(&connection, after, packet, publishes);
+                }
+            }
+            Effect::Close { connection, after, reason } => {
+                if let Some(connection) = self.find(connection) {
+                    connection.close_with(self, after, reason);
+                }
+            }
+            Effect::Events { .. }
+            | Effect::TakeCancelled { .. }
+            | Effect::Settled { .. }
+            | Effect::PluginActivated { .. }
+            | Effect::PluginRefused { .. }
+            | Effect::PluginRemoved { .. }
+            | Effect::Dropped { .. } => debug_assert!(false, "the driver hands a worker what is for connections"),
+        }
+    }
+
+    fn send(&self, connection: &Rc<Connection>, after: ChangeNumber, packet: Packet, publishes: &mut Publishes) {
+        let protocol = connection.protocol();
+        match packet {
+            Packet::Publish(delivery) => self.publish(connection, after, &delivery, publishes),
+            Packet::Acknowledge { packet_id, step, reason } => {
+                if protocol == Protocol::V3 && refuses_publish(step, reason) {
+                    // 3.1.1 knows no refusal: the client keeps its message and may send it again when it is back
+                    // [3.1.1: MQTT-3.3.5-2].
+                    self.push(Input::ConnectionLost { connection: connection.id });
+                    return connection.close(self);
+                }
+                self.stage(connection, after, |out| encode::acknowledge(protocol, packet_id, step, reason, out));
+            }
+            Packet::Suback { packet_id, reasons } => {
+                self.stage(connection, after, |out| encode::suback(protocol, packet_id, &reasons, out));
+            }
+            Packet::Unsuback { packet_id, reasons } => {
+                self.stage(connection, after, |out| encode::unsuback(protocol, packet_id, &reasons, out));
+            }
+            Packet::Connack { session_present, session_expiry_s, assigned_client_id } => {
+                let announcement = Announcement {
+                    session_present,
+                    session_expiry_s,
+                    assigned_client_id,
+                    server_keep_alive_s: connection.server_keep_alive_s.get(),
+                    receive_maximum: self.driver.limits().receive_maximum,
+                    maximum_packet_size: u32::try_from(self.options.packet_bytes).unwrap_or(u32::MAX),
+                    topic_alias_maximum: self.options.topic_alias_maximum,
+                };
+                connection.opened();
+                self.stage(connection, after, |out| encode::connack(protocol, announcement, out));
+            }
+            Packet::Refused { reason } => {
+                self.stage(connection, after, |out| encode::refused(protocol, reason, out));
+                connection.close(self);
+            }
+        }
+    }
+
+    fn publish(
+        &self,
+        connection: &Rc<Connection>,
+        after: ChangeNumber,
+        delivery: &Delivery,
+        publishes: &mut Publishes,
+    ) {
+        let weight = delivery.message.weight();
+        let mut fits = true;
+        self.stage(connection, after, |out| {
+            let start = out.len();
+            publishes.append(delivery, connection.protocol(), out);
+            fits = out.len() - start <= connection.maximum_packet_size.get() as usize;
+            if !fits {
+                out.truncate(start);
+            }
+        });
+        if fits {
+            connection.outgoing.borrow_mut().add_weight(weight);
+            return;
+        }
+        // The core counts with weights; here the packet turned out too large after all. It is to be treated as if it
+        // had been sent and acknowledged [MQTT-3.1.2-25].
+        self.push(Input::Written { connection: connection.id, bytes: weight });
+        if let Some(packet_id) = delivery.packet_id {
+            let (step, reason) = match delivery.qos {
+                Qos::ExactlyOnce => (AcknowledgeStep::Pubrec, ReasonCode::PacketTooLarge),
+                Qos::AtLeastOnce | Qos::AtMostOnce => (AcknowledgeStep::Puback, ReasonCode::Success),
+            };
+            self.push(Input::Acknowledge { connection: connection.id, packet_id, step, reason });
+        }
+    }
+
+    /// Appends a packet to what a connection is about to write. It is written when the turn ends.
+    pub(super) fn stage(&self, connection: &Rc<Connection>, after: ChangeNumber, packet: impl FnOnce(&mut Vec<u8>)) {
+        let mut outgoing = connection.outgoing.borrow_mut();
+        outgoing.lend(|| self.buffer());
+        packet(outgoing.stage(after, self.durable.get()));
+        if !connection.dirty.replace(true) {
+            let mut dirty = self.dirty.borrow_mut();
+            // Outside of a turn, nothing else may come to write it.
+            if dirty.is_empty() && self.turn.try_borrow().is_ok() {
+                self.driver.wake(self.index).notify_one();
+            }
+            dirty.push(connection.clone());
+        }
+    }
+
+    fn find(&self, id: ConnectionId) -> Option<Rc<Connection>> {
+        self.slots.borrow().find(id).filter(|connection| connection.takes_packets()).cloned()
+    }
+
+    fn list_if_held(&self, connection: &Rc<Connection>) {
+        if connection.outgoing.borrow().is_held() && !connection.held.replace(true) {
+            self.held.borrow_mut().push(connection.clone());
+        }
+    }
+
+    // ------------------------------------------------------------------------------------------ for connections
+
+    /// Whether nothing may be read for now; the task is then woken when that is over.
+    pub(super) fn pauses(&self, context: &Context<'_>) -> bool {
+        match &mut *self.paused.borrow_mut() {
+            None => false,
+            Some(waiting) => {
+                waiting.push(context.waker().clone());
+                true
+            }
+        }
+    }
+
+    fn resume(&self) {
+        let is_behind = self.driver.store().backlog_bytes() > self.options.store_backlog_bytes / 2;
+        if !is_behind && let Some(waiting) = self.paused.take() {
+            waiting.iter().for_each(Waker::wake_by_ref);
+        }
+    }
+
+    /// What CONNECT is held to.
+    pub(super) fn connect_options(&self) -> ConnectOptions {
+        ConnectOptions {
+            keep_alive_maximum_s: self.options.keep_alive_maximum_s,
+            topic_alias_maximum: self.options.topic_alias_maximum,
+        }
+    }
+
+    /// An identifier for a client that has none: 128 random bits.
+    pub(super) fn fresh_id(&self) -> Arc<str> {
+        format!("{:032x}", self.random.borrow_mut().u128(..)).into()
+    }
+
+    /// The time of what is being read.
+    pub(super) fn now(&self) -> Timestamp {
+        self.now.get()
+    }
+
+    pub(super) fn read_the_clock(&self) {
+        self.now.set(wall_clock());
+    }
+
+    /// CONNECT has come: the keep-alive counts from now on [MQTT-3.1.2-22].
+    pub(super) fn identified(&self, connection: &Connection, keep_alive_s: u16) {
+        self.fresh.set(self.fresh.get() - 1);
+        let patience_ms = u64::from(keep_alive_s) * 1500;
+        let patience = if patience_ms == 0 { 0 } else { self.ticks(patience_ms) };
+        connection.patience.set(patience);
+        let deadline = if patience == 0 { NEVER } else { self.tick.get() + patience };
+        self.slots.borrow_mut().set_deadline(connection.id, deadline);
+    }
+
+    /// A connection ends whose CONNECT may not have come.
+    pub(super) fn left_fresh(&self, connection: &Connection) {
+        if connection.is_fresh() {
+            self.fresh.set(self.fresh.get() - 1);
+        }
+    }
+
+    /// Something came, so the keep-alive starts again.
+    pub(super) fn put_off_deadline(&self, connection: &Connection) {
+        let patience = connection.patience.get();
+        if patience > 0 {
+            self.slots.borrow_mut().set_deadline(connection.id, self.tick.get() + patience);
+        }
+    }
+
+    /// A connection that closes gets a last deadline.
+    pub(super) fn linger(&self, connection: &Connection) {
+        connection.patience.set(0);
+        let deadline = self.ticks_from_now(self.options.linger_timeout_ms);
+        self.slots.borrow_mut().set_deadline(connection.id, deadline);
+    }
+
+    fn ticks_from_now(&self, milliseconds: u64) -> u32 {
+        self.tick.get() + self.ticks(milliseconds)
+    }
+
+    /// Sweeps after which this much time has surely passed.
+    fn ticks(&self, milliseconds: u64) -> u32 {
+        u32::try_from(milliseconds.div_ceil(SWEEP_MS) + 1).unwrap_or(NEVER / 2)
+    }
+
+    /// Weight of publishes that is worth telling the core of.
+    pub(super) fn report_weight(&self) -> usize {
+        (self.driver.limits().unwritten_bytes / 4).max(1)
+    }
+
+    /// An empty buffer.
+    pub(super) fn buffer(&self) -> Option<Vec<u8>> {
+        self.spare.borrow_mut().pop()
+    }
+
+    /// Keeps a buffer for the next that needs one.
+    pub(super) fn give_back(&self, buffer: Vec<u8>) {
+        let mut spare = self.spare.borrow_mut();
+        if (1..=SPARE_BUFFER_BYTES).contains(&buffer.capacity()) && spare.len() < SPARE_BUFFERS {
+            spare.push(buffer);
+        }
+    }
+}
+
+/// Whether an acknowledgement says that the client's message was not taken.
+fn refuses_publish(step: AcknowledgeStep, reason: ReasonCode) -> bool {
+    matches!(step, AcknowledgeStep::Puback | AcknowledgeStep::Pubrec) && reason.is_error()
+}
+
+/// A connection's task.
+struct ConnectionTask {
+    /// Where it belongs.
+    worker: Rc<Worker>,
+    /// The connection.
+    connection: Rc<Connection>,
+}
+
+impl Future for ConnectionTask {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        ready!(self.connection.poll(&self.worker, context));
+        self.worker.slots.borrow_mut().remove(self.connection.id);
+        Poll::Ready(())
+    }
+}

@@ -1,0 +1,122 @@
+//! The threads that run guest calls, and the queue before them.
+//!
+//! A batch waits here for two things: for the commit of what its plugin did before (until then its state cannot be
+//! read), and for a free thread. A guest never runs on a worker or on the store's thread.
+//!
+//! Bounded by construction: at most one batch of each plugin is out of the core at a time.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use vespiary_core::ChangeNumber;
+use vespiary_core::event::InboxEvent;
+
+use super::plugin::Plugin;
+
+/// A batch for one plugin.
+#[derive(Debug)]
+pub(super) struct Job {
+    /// Whose events they are.
+    pub plugin: Arc<Plugin>,
+    /// The events, never none.
+    pub events: Vec<InboxEvent>,
+}
+
+/// The queue of batches.
+#[derive(Debug, Default)]
+pub(super) struct Pool {
+    queue: Mutex<Queue>,
+    /// Signalled when a batch is ready, when a change became durable and when the pool stops.
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    /// Batches that can run.
+    ready: VecDeque<Job>,
+    /// Batches that wait for a change to be durable.
+    parked: Vec<(ChangeNumber, Job)>,
+    /// The last change known to be durable.
+    durable: ChangeNumber,
+    /// Whether threads are to end.
+    stopping: bool,
+}
+
+impl Pool {
+    /// Queues a batch that may run once `after` is durable.
+    pub(super) fn submit(&self, job: Job, after: ChangeNumber) {
+        let mut queue = self.lock();
+        if queue.stopping {
+            return;
+        }
+        if after <= queue.durable {
+            queue.ready.push_back(job);
+            self.changed.notify_all();
+        } else {
+            queue.parked.push((after, job));
+        }
+    }
+
+    /// Says that changes up to `number` are durable.
+    pub(super) fn durable(&self, number: ChangeNumber) {
+        let mut queue = self.lock();
+        queue.durable = queue.durable.max(number);
+        let mut still_parked = Vec::with_capacity(queue.parked.len());
+        for (after, job) in std::mem::take(&mut queue.parked) {
+            if after <= number {
+                queue.ready.push_back(job);
+            } else {
+                still_parked.push((after, job));
+            }
+        }
+        queue.parked = still_parked;
+        self.changed.notify_all();
+    }
+
+    /// The next batch; blocks until there is one, and gives none when the pool stops.
+    pub(super) fn next(&self) -> Option<Job> {
+        let mut queue = self.lock();
+        loop {
+            if queue.stopping {
+                return None;
+            }
+            if let Some(job) = queue.ready.pop_front() {
+                return Some(job);
+            }
+            queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Blocks until `number` is durable; `false` when the pool stops or `timeout` passes first.
+    pub(super) fn wait_durable(&self, number: ChangeNumber, timeout: Duration) -> bool {
+        let deadline = Instant::now() + timeout;
+        let mut queue = self.lock();
+        while queue.durable < number {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if queue.stopping || left.is_zero() {
+                return false;
+            }
+            queue = self.changed.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+
+    /// Makes every thread end after the call that it is in. Batches that wait stay in their inboxes.
+    pub(super) fn stop(&self) {
+        let mut queue = self.lock();
+        queue.stopping = true;
+        queue.ready.clear();
+        queue.parked.clear();
+        self.changed.notify_all();
+    }
+
+    /// Whether [`Pool::stop`] was called.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.lock().stopping
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,11 @@
+//! The SDK as a plugin's author uses it: macros, the loop and the test host together.
+//!
+//! Each module declares the plugins that it needs; nothing here sees the inside of the SDK.
+
+mod handlers;
+mod host;
+mod manifest;
+mod night_watch;
+mod template;
+#[path = "../../examples/thermometer.rs"]
+mod thermometer;

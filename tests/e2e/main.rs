@@ -1,0 +1,14 @@
+//! End-to-end tests of the shipped binary: real sockets, files, components, signals and other people's clients.
+//!
+//! One test binary. Each test has a broker of its own on free ports and a data directory of its own.
+
+mod client;
+mod harness;
+mod ledger;
+mod tools;
+
+mod command_line;
+mod durability;
+mod hot_swap;
+mod interop;
+mod sandbox;

@@ -1,0 +1,99 @@
+//! Other people's clients, fetched where they are not there: from Debian, PyPI and npm, into the target directory.
+//!
+//! A tool that cannot be had gives none and a visible line; the test that wanted it then passes without it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use super::harness;
+
+/// Debian packages that `mosquitto_pub` and `mosquitto_sub` need.
+const MOSQUITTO_PACKAGES: &[&str] = &["mosquitto-clients", "libmosquitto1", "libcjson1", "libcares2"];
+
+/// A command that runs `mosquitto_pub` or `mosquitto_sub`.
+pub fn mosquitto(tool: &str) -> Option<Command> {
+    static FOUND: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let found = FOUND.get_or_init(|| {
+        if runs(Command::new("mosquitto_pub").arg("--help")) {
+            return Some(PathBuf::new());
+        }
+        let folder = tools().join("mosquitto");
+        let fetched = || {
+            std::fs::create_dir_all(&folder).ok()?;
+            quietly(Command::new("apt-get").arg("download").args(MOSQUITTO_PACKAGES).current_dir(&folder))?;
+            for package in std::fs::read_dir(&folder).ok()?.flatten() {
+                if package.path().extension().is_some_and(|extension| extension == "deb") {
+                    quietly(Command::new("dpkg").arg("-x").arg(package.path()).arg(&folder))?;
+                }
+            }
+            Some(folder.clone())
+        };
+        let folder = if folder.join("usr/bin/mosquitto_pub").exists() { Some(folder.clone()) } else { fetched() };
+        if folder.is_none() {
+            println!("SKIPPED: mosquitto-clients is not installed and cannot be downloaded");
+        }
+        folder
+    });
+    let folder = found.as_ref()?;
+    if folder.as_os_str().is_empty() {
+        return Some(Command::new(tool));
+    }
+    let mut command = Command::new(folder.join("usr/bin").join(tool));
+    let libraries = folder.join("usr/lib").join(format!("{}-linux-gnu", std::env::consts::ARCH));
+    command.env("LD_LIBRARY_PATH", libraries);
+    Some(command)
+}
+
+/// A Python that has paho-mqtt.
+pub fn paho() -> Option<PathBuf> {
+    static FOUND: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let found = FOUND.get_or_init(|| {
+        let folder = tools().join("python");
+        let python = folder.join("bin/python");
+        let has_paho = |python: &Path| runs(Command::new(python).args(["-c", "import paho.mqtt.client"]));
+        if !has_paho(&python) {
+            quietly(Command::new("python3").args(["-m", "venv"]).arg(&folder));
+            quietly(Command::new(&python).args(["-m", "pip", "install", "--quiet", "paho-mqtt==2.1.0"]));
+        }
+        let found = has_paho(&python).then_some(python);
+        if found.is_none() {
+            println!("SKIPPED: paho-mqtt is not installed and cannot be downloaded");
+        }
+        found
+    });
+    found.clone()
+}
+
+/// A directory in which Node.js finds MQTT.js.
+pub fn mqtt_js() -> Option<PathBuf> {
+    static FOUND: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let found = FOUND.get_or_init(|| {
+        let folder = tools().join("node");
+        std::fs::create_dir_all(&folder).ok()?;
+        let has_it = || runs(Command::new("node").args(["-e", "require('mqtt')"]).current_dir(&folder));
+        if !has_it() {
+            let npm = ["install", "--silent", "--no-audit", "--no-fund", "--prefix", ".", "mqtt@5"];
+            quietly(Command::new("npm").args(npm).current_dir(&folder));
+        }
+        let found = has_it().then_some(folder);
+        if found.is_none() {
+            println!("SKIPPED: MQTT.js is not installed and cannot be downloaded");
+        }
+        found
+    });
+    found.clone()
+}
+
+fn tools() -> PathBuf {
+    harness::target().join("tools")
+}
+
+fn runs(command: &mut Command) -> bool {
+    quietly(command).is_some()
+}
+
+fn quietly(command: &mut Command) -> Option<()> {
+    let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    status.is_ok_and(|status| status.success()).then_some(())
+}
