@@ -206,7 +206,7 @@ proptest! {
             prop_assert_eq!(batch.written_bytes, written);
         }
         for (key, value) in &model {
-            prop_assert_eq!(batch.get(key).unwrap().as_ref(), Some(value));
+            prop_assert_eq!(batch.get(key), Ok(Some(value.clone())));
         }
     }
 }

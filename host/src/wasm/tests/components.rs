@@ -48,6 +48,13 @@ fn a_component_that_is_too_large_or_damaged_is_refused() {
     }
 }
 
+#[test]
+fn a_component_that_needs_more_memory_than_it_may_have_is_refused() {
+    let bed = Bed::with(WasmLimits { memory_bytes: 1 << 20, ..small() });
+    let Err(ComponentError::Compile { reason }) = bed.compile("echo").map(drop) else { panic!("it was compiled") };
+    assert!(reason.contains("exceeds the limit of 0x100000 bytes"), "{reason}");
+}
+
 /// Counts how often a component is compiled anew, by the time at which its file in the cache was last written.
 struct CacheBed {
     directory: tempfile::TempDir,

@@ -30,13 +30,6 @@ fn a_guest_that_hogs_memory_is_stopped_at_its_limit() {
 }
 
 #[test]
-fn a_guest_that_does_not_fit_its_memory_limit_is_not_started() {
-    let bed = Bed::with(WasmLimits { memory_bytes: 1 << 20, ..small() });
-    let failed = bed.runtime.instantiate(&bed.compile("hogs").unwrap(), bed.context());
-    assert_eq!(failed.map(drop), Err(CallError::OutOfMemory { limit_bytes: 1 << 20 }));
-}
-
-#[test]
 fn a_panic_is_reported_with_its_message_and_place() {
     let CallError::Trap(report) = fail(&Bed::new(), "traps") else { panic!("not a trap") };
     let panic = report.panic.clone().unwrap_or_default();
@@ -140,7 +133,7 @@ fn an_interrupter_ends_a_running_call_at_once() {
     for script in ["print begun\nspin", "print begun\nsleep 3600000"] {
         let bed = Bed::with(WasmLimits { call_deadline_ms: 3_600_000, ..small() });
         let (begun, wait) = std::sync::mpsc::channel();
-        let context = InstanceContext { log: Arc::new(move |_| drop(begun.send(()))), ..bed.context() };
+        let context = InstanceContext { log: Arc::new(move |_| begun.send(()).unwrap_or_default()), ..bed.context() };
         let mut instance = bed.runtime.instantiate(&bed.compile("obeys").unwrap(), context).unwrap();
         let interrupter = instance.interrupter();
         let call = std::thread::spawn(move || (obey(&mut instance, &[], &[script]), instance));
