@@ -242,7 +242,7 @@ impl<D: Detector> Health<D> {
         // A machine that does damage is no less ill for having done so since it was first measured.
         if suspects || zone == Zone::D {
             Verdict::Suspicious
-        } else if sigmas.is_none_or(|sigmas| sigmas < settings.calm_sigmas) {
+        } else if sigmas.map_or(zone <= Zone::B, |sigmas| sigmas < settings.calm_sigmas) {
             Verdict::Calm
         } else {
             Verdict::Uneasy

@@ -73,3 +73,8 @@ fn both_versions_find_exactly_the_failing_machine_in_a_usual_run() {
 fn both_versions_find_exactly_the_failing_machine_in_a_fast_run() {
     check(3, 1_500);
 }
+
+#[test]
+fn both_versions_find_a_bearing_that_fails_over_thousands_of_readings() {
+    check(1, 6_000);
+}

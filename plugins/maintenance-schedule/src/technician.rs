@@ -61,7 +61,7 @@ impl Technician {
 /// Whom the service plans with until somebody registers a technician: one in each shift around the clock who can do
 /// everything, and a specialist by day.
 pub fn built_in() -> Vec<(String, Technician)> {
-    let all = ["bearings", "alignment", "balancing", "pressure-systems", "electrical"];
+    let all = ["bearings", "alignment", "fans", "compressors", "motors"];
     let technician = |id: &str, name: &str, skills: &[&str], shift: Shift| {
         let skills = skills.iter().map(|skill| (*skill).to_owned()).collect();
         (id.to_owned(), Technician { name: name.to_owned(), skills, shift, active: true })
@@ -70,7 +70,7 @@ pub fn built_in() -> Vec<(String, Technician)> {
         technician("ada", "Ada Moreau", &all, Shift::of_hours(&Weekday::ALL, 6, 14)),
         technician("bo", "Bo Lindqvist", &all, Shift::of_hours(&Weekday::ALL, 14, 22)),
         technician("chika", "Chika Obi", &all, Shift::of_hours(&Weekday::ALL, 22, 6)),
-        technician("dov", "Dov Levi", &["bearings", "electrical"], Shift::of_hours(&Weekday::ALL[..5], 8, 16)),
+        technician("dov", "Dov Levi", &["bearings", "motors"], Shift::of_hours(&Weekday::ALL[..5], 8, 16)),
     ]
 }
 

@@ -205,14 +205,9 @@ impl MachineKind {
 fn machine(seed: u64, index: usize) -> Machine {
     let (kind, name, skills, tools): (_, _, &[&str], &[&str]) = match index % 4 {
         0 => (MachineKind::Pump, "PUMP", &["bearings", "alignment"], &["vibration-analyser", "bearing-puller"]),
-        1 => (MachineKind::Fan, "FAN", &["bearings", "balancing"], &["vibration-analyser", "balancing-kit"]),
-        2 => (
-            MachineKind::Compressor,
-            "COMP",
-            &["bearings", "pressure-systems"],
-            &["vibration-analyser", "gas-detector"],
-        ),
-        _ => (MachineKind::Motor, "MOTOR", &["bearings", "electrical"], &["vibration-analyser", "insulation-tester"]),
+        1 => (MachineKind::Fan, "FAN", &["bearings", "fans"], &["vibration-analyser", "balancing-kit"]),
+        2 => (MachineKind::Compressor, "COMP", &["bearings", "compressors"], &["vibration-analyser", "gas-detector"]),
+        _ => (MachineKind::Motor, "MOTOR", &["bearings", "motors"], &["vibration-analyser", "insulation-tester"]),
     };
     let part = |salt: u64| mixed(seed, index as u64, salt, Noise::Machine as u64) as f64 / u64::MAX as f64;
     let (vibration_mm_s, rise_c) = kind.character();
