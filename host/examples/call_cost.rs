@@ -107,7 +107,8 @@ fn events(count: u64) -> Vec<InboxEvent> {
             received_at: Timestamp(0),
             publisher: "sensor".into(),
         };
-        InboxEvent { sequence: Sequence(number), message: Arc::new(message), qos: Qos::AtLeastOnce, attempt: 0 }
+        let (qos, message) = (Qos::AtLeastOnce, Arc::new(message));
+        InboxEvent { sequence: Sequence(number), message, qos, retain: false, attempt: 0 }
     };
     (1..=count).map(event).collect()
 }

@@ -230,7 +230,7 @@ fn with_events<T>(events: &[InboxEvent], body: impl FnOnce(&[handler::Event<'_>]
             topic: event.message.topic.as_str(),
             payload: &event.message.payload,
             qos: properties::contract_qos(event.qos),
-            retain: event.message.retain,
+            retain: event.retain,
             publisher: &event.message.publisher,
             received_at: event.message.received_at.0,
             attempt: event.attempt,

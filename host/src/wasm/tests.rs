@@ -120,7 +120,8 @@ fn event(sequence: u64, topic: &str, payload: &str) -> InboxEvent {
         received_at: Timestamp(1_000 + sequence),
         publisher: "sensor-1".into(),
     };
-    InboxEvent { sequence: Sequence(sequence), message: Arc::new(message), qos: Qos::AtLeastOnce, attempt: 0 }
+    let (qos, message) = (Qos::AtLeastOnce, Arc::new(message));
+    InboxEvent { sequence: Sequence(sequence), message, qos, retain: false, attempt: 0 }
 }
 
 /// Hands each script to a guest as one batch; the guest has already shown that it marks its events.

@@ -106,7 +106,6 @@ fn an_event_arrives_with_all_that_the_contract_names() {
     let mut instance = Bed::new().start("obeys");
     let mut shown = event(42, "in/a", "show");
     let message = Arc::make_mut(&mut shown.message);
-    message.retain = true;
     message.properties = Some(Box::new(MessageProperties {
         payload_is_utf8: Some(true),
         content_type: Some("text/plain".into()),
@@ -114,7 +113,7 @@ fn an_event_arrives_with_all_that_the_contract_names() {
         correlation_data: Some(Box::new([0, 255])),
         user_properties: vec![("unit".into(), "mm/s".into())],
     }));
-    (shown.qos, shown.attempt) = (Qos::ExactlyOnce, 3);
+    (shown.qos, shown.retain, shown.attempt) = (Qos::ExactlyOnce, true, 3);
     let handled = instance.handle(Timestamp(0), MapState::default(), &[shown]).unwrap();
     let published = published(&handled[0]).remove(0);
     assert!(published.starts_with("out/show 42 in/a Qos::ExactlyOnce true sensor-1 1042 3 ["), "{published}");
