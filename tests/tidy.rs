@@ -19,7 +19,9 @@ const HOST_FLOORS: &[&[&str]] = &[
     &["plugins"],
     &["driver"],
     &["mqtt", "http"],
-    &["main", "lib", "cli", "server"],
+    &["server"],
+    &["cli"],
+    &["main", "lib"],
 ];
 
 /// Floors of the core, lowest first.

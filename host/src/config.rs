@@ -379,7 +379,10 @@ mod tests {
             ("[mqtt]\nlisten = \"127.0.0.1:1883\"\nlissten = 1\n", "x.toml:3:1: unknown field `lissten`"),
             ("[mqtt]\nlisten = \"nowhere\"\n", "x.toml:2:10: invalid socket address"),
             ("a = \n", "x.toml:1:5: "),
-            ("[plugin.p]\npublishes = [\"a/#/b\"]\n", "\"a/#/b\" is not a topic filter: '#' must be the whole last level"),
+            (
+                "[plugin.p]\npublishes = [\"a/#/b\"]\n",
+                "\"a/#/b\" is not a topic filter: '#' must be the whole last level",
+            ),
             ("[plugins]\ngrants = \"all\"\n", "x.toml:2:10: unknown variant `all`"),
         ] {
             let error = Config::parse(text, Path::new("x.toml")).unwrap_err().to_string();

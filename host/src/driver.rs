@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use vespiary_core::event::{ConnectionId, DropReason};
 use vespiary_core::{Broker, Effect, Effects, Input, Limits, Timestamp};
 
+use crate::clock::wall_clock;
 use crate::store::Store;
 
 /// Most workers that there can be: a connection's identifier has 16 bits for its worker.
@@ -68,11 +69,12 @@ pub const DROP_REASONS: [DropReason; 6] = [
 ];
 
 impl Driver {
-    /// A driver for `workers` workers. `broker` was made with these `limits`.
+    /// A driver for `workers` workers, and the broker [started](Input::Started): its first input has been handled when
+    /// this returns. `broker` was made with these `limits`.
     pub fn new(broker: Broker, limits: Limits, store: Store, workers: usize, plugins: PluginPort) -> Self {
         assert!((1..=MAX_WORKERS).contains(&workers), "the number of workers is between 1 and {MAX_WORKERS}");
         let mailboxes = (0..workers).map(|_| Vec::new()).collect();
-        Self {
+        let driver = Self {
             state: Mutex::new(State { broker, effects: Effects::default(), mailboxes, now: Timestamp(0) }),
             store,
             limits,
@@ -81,7 +83,11 @@ impl Driver {
             wakes: (0..workers).map(|_| Notify::new()).collect(),
             dropped: Default::default(),
             deadline: AtomicU64::new(u64::MAX),
-        }
+        };
+        let mut effects = Vec::new();
+        driver.turn(0, wall_clock(), &mut vec![Input::Started], &mut effects);
+        debug_assert!(effects.is_empty(), "nobody is connected yet");
+        driver
     }
 
     /// Steps the broker through `inputs`, which are left empty, and gives in `effects` what `worker` has to carry out:
@@ -105,7 +111,8 @@ impl Driver {
         }
         self.sort(worker, state, effects);
         let deadline = state.broker.next_deadline().map_or(u64::MAX, |deadline| deadline.0);
-        let others: Vec<usize> = (0..state.mailboxes.len()).filter(|&other| !state.mailboxes[other].is_empty()).collect();
+        let others: Vec<usize> =
+            (0..state.mailboxes.len()).filter(|&other| !state.mailboxes[other].is_empty()).collect();
         let sooner = self.deadline.swap(deadline, Ordering::Relaxed) > deadline;
         drop(guard);
         for other in others {
@@ -131,7 +138,7 @@ impl Driver {
                 | Effect::Settled { .. }
                 | Effect::PluginActivated { .. }
                 | Effect::PluginRefused { .. }
-        | Effect::PluginRemoved { .. } => (self.plugins)(effect),
+                | Effect::PluginRemoved { .. } => (self.plugins)(effect),
                 Effect::Dropped { reason, count } => self.count_dropped(reason, count),
             }
         }

@@ -82,15 +82,15 @@ pub fn start(config: &Config) -> Result<Running, ServeError> {
     let http = http_listener.local_addr().map_err(system("read the admin API's address"))?;
 
     let directory = &config.data.0;
-    let opened = Store::open(directory, &StoreOptions { cache_bytes: config.store.cache_bytes, ..StoreOptions::default() })?;
+    let opened =
+        Store::open(directory, &StoreOptions { cache_bytes: config.store.cache_bytes, ..StoreOptions::default() })?;
     let store = opened.store;
     let seed = fastrand::u64(..);
     let limits = config.limits.resolve();
     let broker = Broker::restore(limits.clone(), seed, opened.changes);
     let runtime = Runtime::new(wasm_limits(config), &directory.join("cache"))?;
-    let deployed = (broker.plugins())
-        .map(|plugin| (plugin.plugin.clone(), plugin.session, plugin.revision.clone()))
-        .collect();
+    let deployed =
+        (broker.plugins()).map(|plugin| (plugin.plugin.clone(), plugin.session, plugin.revision.clone())).collect();
     let plugins = Plugins::new(config, runtime, store.clone());
     let options = mqtt_options(config);
     let workers = if config.mqtt.workers == 0 { mqtt::default_workers() } else { config.mqtt.workers };
@@ -182,11 +182,12 @@ struct Assembled {
 impl Assembled {
     fn run(self) -> Result<(), ServeError> {
         let http = self.spawn_http()?;
-        mqtt::serve(Arc::clone(&self.driver), self.mqtt_listener, self.options, self.stopped)
-            .map_err(|error| match error {
+        mqtt::serve(Arc::clone(&self.driver), self.mqtt_listener, self.options, self.stopped).map_err(|error| {
+            match error {
                 mqtt::ServeError::SetUp(source) => ServeError::System { what: "serve MQTT", source },
                 mqtt::ServeError::StoreFailed(reason) => ServeError::StoreFailed(reason),
-            })?;
+            }
+        })?;
         self.stop.send_replace(true);
         self.plugins.stop();
         let http = http.join().map_err(|_| ServeError::Panicked)?;
@@ -259,7 +260,7 @@ fn wasm_limits(config: &Config) -> WasmLimits {
         call_deadline_ms: settings.call_deadline_ms,
         publishes_per_call: settings.publishes_per_call,
         publish_bytes_per_call: settings.publish_bytes_per_call,
-        write_bytes_per_call: settings.state_bytes_per_call,
+        write_bytes_per_call: settings.write_bytes_per_call,
         component_bytes: settings.component_bytes,
         log_lines_per_s: settings.log_lines_per_s,
         ..WasmLimits::default()

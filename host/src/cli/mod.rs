@@ -5,11 +5,19 @@
 
 mod serve;
 
+mod demo;
+
 mod admin;
 
 mod new;
 
 mod build;
+
+mod publish;
+
+mod subscribe;
+
+mod connection;
 
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
@@ -32,6 +40,8 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Do everything that `serve` would do short of listening, and say what is wrong
     Check(serve::CheckArgs),
+    /// Run the broker with the asset-management services and simulated machines, and tell the story
+    Demo(demo::DemoArgs),
     /// Make a plugin crate that builds and whose test passes
     New(new::NewArgs),
     /// Build a plugin crate into one component
@@ -40,6 +50,10 @@ enum Command {
     Deploy(admin::DeployArgs),
     /// See and manage the plugins of a running broker
     Plugin(admin::PluginArgs),
+    /// Publish messages
+    Pub(publish::PublishArgs),
+    /// Subscribe and print messages
+    Sub(subscribe::SubscribeArgs),
 }
 
 /// How client commands find the admin API.
@@ -56,10 +70,13 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Serve(args) => with_log("info", || serve::serve(&args)),
         Command::Check(args) => serve::check(&args),
+        Command::Demo(args) => with_log("warn", || demo::run(&args)),
         Command::New(args) => new::run(&args),
         Command::Build(args) => build::run(&args),
         Command::Deploy(args) => admin::deploy(&args),
         Command::Plugin(args) => admin::plugin(&args),
+        Command::Pub(args) => with_log("warn", || block_on(publish::run(args))),
+        Command::Sub(args) => with_log("warn", || block_on(subscribe::run(args))),
     };
     match result {
         Ok(code) => code,
@@ -83,3 +100,6 @@ fn with_log<T>(default: &str, run: impl FnOnce() -> T) -> T {
     run()
 }
 
+fn block_on(future: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future)
+}

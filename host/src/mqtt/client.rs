@@ -403,6 +403,13 @@ impl Client {
         Ok(delivery)
     }
 
+    /// The next message if it is already there.
+    pub fn try_receive(&mut self) -> Option<Delivery> {
+        let (delivery, weight) = self.messages.try_recv().ok()?;
+        self.unread.add_permits(weight as usize);
+        Some(delivery)
+    }
+
     /// The sending half, to be used elsewhere at the same time.
     pub fn publisher(&self) -> Publisher {
         self.publisher.clone()

@@ -40,9 +40,9 @@ impl Breaker {
         *self = Self::new(self.threshold);
     }
 
-    /// `count` events failed for `reason`. Gives `true` when this opened the breaker.
-    pub(super) fn failed(&mut self, count: u32, reason: &str, now: Timestamp) -> bool {
-        self.failures = self.failures.saturating_add(count);
+    /// An event failed for `reason`. Gives `true` when this opened the breaker.
+    pub(super) fn failed(&mut self, reason: &str, now: Timestamp) -> bool {
+        self.failures = self.failures.saturating_add(1);
         match self.state {
             State::Open { .. } => return false,
             State::Closed if self.failures < self.threshold => return false,
@@ -90,15 +90,17 @@ mod tests {
     #[test]
     fn opens_after_failures_in_a_row_and_probes_with_growing_pauses() {
         let mut breaker = Breaker::new(3);
-        assert!(!breaker.failed(2, "a", Timestamp(0)));
+        assert!(!breaker.failed("a", Timestamp(0)));
+        assert!(!breaker.failed("a", Timestamp(0)));
         breaker.succeeded();
-        assert!(!breaker.failed(2, "a", Timestamp(0)));
-        assert!(breaker.failed(1, "b", Timestamp(0)));
+        assert!(!breaker.failed("a", Timestamp(0)));
+        assert!(!breaker.failed("a", Timestamp(0)));
+        assert!(breaker.failed("b", Timestamp(0)));
         assert_eq!(breaker.pause(), Some((Timestamp(FIRST_PAUSE_MS), "b")));
         assert!(!breaker.try_again(Timestamp(FIRST_PAUSE_MS - 1)));
         assert!(breaker.try_again(Timestamp(FIRST_PAUSE_MS)));
         assert!(breaker.is_half_open());
-        assert!(breaker.failed(1, "c", Timestamp(FIRST_PAUSE_MS)));
+        assert!(breaker.failed("c", Timestamp(FIRST_PAUSE_MS)));
         assert_eq!(breaker.pause(), Some((Timestamp(3 * FIRST_PAUSE_MS), "c")));
         assert!(breaker.try_again(Timestamp(u64::MAX)));
         breaker.succeeded();

@@ -15,10 +15,10 @@ use sha2::{Digest, Sha256};
 use vespiary_core::Input;
 use vespiary_core::event::{Activation, PluginName, Revision};
 
+use super::Plugins;
 use super::grants::{Grants, NotGranted};
 use super::manifest::{Manifest, ManifestError};
 use super::plugin::{Code, Phase, Plugin, Refused};
-use super::Plugins;
 use crate::clock::wall_clock;
 use crate::store::StoreError;
 use crate::wasm::{CallError, Compiled, ComponentError, Instance, InstanceContext, LogLevel, Runtime};
@@ -107,7 +107,9 @@ pub enum DeployError {
     #[error("{0}")]
     Store(#[from] StoreError),
     /// The component of a revision is gone from the data directory.
-    #[error("the component of revision {revision} (sha256:{digest}) is missing from the data directory: deploy it again")]
+    #[error(
+        "the component of revision {revision} (sha256:{digest}) is missing from the data directory: deploy it again"
+    )]
     MissingComponent {
         /// The revision.
         revision: u32,
@@ -158,8 +160,7 @@ impl Plugins {
             None => history.iter().find(|revision| revision.digest != active.digest),
         };
         let wanted = || to.map_or_else(|| "earlier revision".to_owned(), |number| format!("revision {number}"));
-        let target = target
-            .ok_or_else(|| DeployError::NoRevision { plugin: name.0.to_string(), wanted: wanted() })?;
+        let target = target.ok_or_else(|| DeployError::NoRevision { plugin: name.0.to_string(), wanted: wanted() })?;
         let component = self.component_of(target)?;
         self.deploy(&component)
     }
@@ -211,8 +212,7 @@ impl Plugins {
     }
 
     fn component_of(&self, revision: &Revision) -> Result<Vec<u8>, DeployError> {
-        let missing =
-            || DeployError::MissingComponent { revision: revision.number, digest: hex(&revision.digest) };
+        let missing = || DeployError::MissingComponent { revision: revision.number, digest: hex(&revision.digest) };
         self.store.components().get(&revision.digest)?.ok_or_else(missing)
     }
 
@@ -296,10 +296,9 @@ impl Plugins {
         self.quiesce(plugin)?;
         self.switch(plugin, &revision, warm.code)?;
         let pause = paused_at.elapsed();
-        plugin.log.note(
-            LogLevel::Info,
-            format!("revision {} (version {}) is active", revision.number, revision.version),
-        );
+        plugin
+            .log
+            .note(LogLevel::Info, format!("revision {} (version {}) is active", revision.number, revision.version));
         Ok(Deployed {
             plugin: plugin.name.0.to_string(),
             revision: revision.number,
@@ -319,8 +318,7 @@ impl Plugins {
         let started = Instant::now();
         let compiled = self.runtime.compile(&staged.digest, staged.bytes)?;
         let compile = started.elapsed();
-        let does_not_start =
-            |source| DeployError::DoesNotStart { plugin: plugin.name.0.to_string(), source };
+        let does_not_start = |source| DeployError::DoesNotStart { plugin: plugin.name.0.to_string(), source };
         let mut instance = self.warm_instance(plugin, &compiled, &staged.grants).map_err(does_not_start)?;
         instance.health().map_err(does_not_start)?;
         let code = Code { compiled, grants: staged.grants.clone(), instance: Some(instance) };
@@ -346,9 +344,7 @@ impl Plugins {
                 interrupter.interrupt();
             }
         });
-        plugin
-            .wait(INTERRUPT_TIMEOUT, resting)
-            .ok_or_else(|| DeployError::DoesNotRest(plugin.name.0.to_string()))
+        plugin.wait(INTERRUPT_TIMEOUT, resting).ok_or_else(|| DeployError::DoesNotRest(plugin.name.0.to_string()))
     }
 
     /// Makes `code` the active revision, in one transaction.

@@ -145,12 +145,7 @@ impl Plugin {
             interrupter: None,
             counts: Counts::default(),
         };
-        Self {
-            log: Arc::new(PluginLog::new(name.clone())),
-            name,
-            run: Mutex::new(run),
-            changed: Condvar::new(),
-        }
+        Self { log: Arc::new(PluginLog::new(name.clone())), name, run: Mutex::new(run), changed: Condvar::new() }
     }
 
     /// Looks at or changes how it runs, and wakes who waits for a change.

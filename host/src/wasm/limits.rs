@@ -39,7 +39,7 @@ impl Default for WasmLimits {
         Self {
             instances: None,
             memory_bytes: 64 << 20,
-            table_elements: 20_000,
+            table_elements: 10_000,
             stack_bytes: 512 << 10,
             call_deadline_ms: 1_000,
             publishes_per_call: 10_000,

@@ -150,6 +150,7 @@ impl Link {
             let Some(backoff) = self.kept.options.reconnect.filter(|_| error != ClientError::Disconnected) else {
                 return self.kept.finish(error);
             };
+            tracing::warn!("{error}; connecting again");
             // The socket goes first: a broker may refuse a second connection of the same client.
             let kept = self.kept;
             drop(self.stream);

@@ -1,18 +1,19 @@
 //! The client's packets, the same for 3.1.1 and 5.0, and their way to and from bytes.
 //!
-//! [`Wire`] guards ntex-mqtt's decoder against what a broken broker may send: it hands over whole frames only, within
+//! [`Wire`] guards ntex-mqtt's decoder against what a broken broker may send: it hands over whole packets only, within
 //! the size limit, in which the lengths of a PUBLISH fit. After an error the stream cannot be read any further. It
-//! decides nothing about sessions; packets only a client may send are refused here.
+//! decides nothing about sessions; packets that only a client may send are refused here.
 
 use ntex_bytes::{BytePages, ByteString, Bytes, BytesMut};
 use ntex_codec::{Decoder as _, Encoder as _};
 use ntex_mqtt::{QoS, v3, v5};
 use std::num::NonZeroU32;
 use vespiary_core::Qos;
-use vespiary_core::event::{AcknowledgeStep, PacketId, Protocol, RetainHandling, SubscriptionOptions};
+use vespiary_core::event::{AcknowledgeStep, PacketId, Protocol, ReasonCode, RetainHandling, SubscriptionOptions};
 use vespiary_core::message::MessageProperties;
 use vespiary_core::topic::Topic;
 
+use super::super::frame::{self, Fields, PacketType};
 use super::{ConnectOptions, Delivery, Publish, Reason};
 
 /// What a broker sends.
@@ -71,12 +72,18 @@ pub(super) enum Sent<'a> {
 /// Why bytes are not a packet, or a packet cannot become bytes.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub(super) enum WireError {
-    /// A frame beyond the limit, either way.
-    #[error("a packet of {size} bytes is larger than the limit of {limit} bytes")]
+    /// A packet that came, beyond the limit.
+    #[error("a packet larger than {limit} bytes")]
     TooLarge {
-        /// Its size.
-        size: u64,
         /// The limit.
+        limit: u32,
+    },
+    /// A text or a payload that is to be sent.
+    #[error("{size} bytes where at most {limit} fit")]
+    TooLong {
+        /// Its size.
+        size: usize,
+        /// What fits.
         limit: u32,
     },
     /// Not MQTT.
@@ -93,7 +100,7 @@ pub(super) struct Wire {
     codec: Codec,
     /// Where the codec leaves its bytes; kept for its memory.
     pages: BytePages,
-    /// Largest frame taken, in bytes without the fixed header.
+    /// Largest packet taken, in bytes.
     limit: u32,
 }
 
@@ -107,18 +114,14 @@ impl Wire {
     pub(super) fn new(protocol: Protocol, limit: u32) -> Self {
         let codec = match protocol {
             Protocol::V3 => Codec::V3(v3::codec::Codec::new()),
-            Protocol::V5 => {
-                let codec = v5::codec::Codec::new();
-                codec.set_max_inbound_size(limit);
-                Codec::V5(codec)
-            }
+            Protocol::V5 => Codec::V5(v5::codec::Codec::new()),
         };
         Self { codec, pages: BytePages::default(), limit }
     }
 
     /// Takes the next packet off `input`; `None` when it is not all there.
     pub(super) fn decode(&mut self, input: &mut BytesMut) -> Result<Option<Received>, WireError> {
-        let Some(length) = whole_frame(input, self.limit, matches!(self.codec, Codec::V5(_)))? else {
+        let Some(length) = whole_packet(input, self.limit, matches!(self.codec, Codec::V5(_)))? else {
             return Ok(None);
         };
         if matches!(self.codec, Codec::V5(_)) && length == 4 && input[0] == 0x20 {
@@ -156,39 +159,26 @@ impl Wire {
     }
 }
 
-/// Length of the frame at the start of `input` with its header, once all of it is there. A PUBLISH whose topic, packet
-/// identifier or properties run past the frame is refused: the codec would read on into the packets behind it.
-pub(super) fn whole_frame(input: &[u8], limit: u32, with_properties: bool) -> Result<Option<usize>, WireError> {
-    let Some((&first, rest)) = input.split_first() else { return Ok(None) };
-    let Some((remaining, width)) = variable_length(rest)? else { return Ok(None) };
-    if remaining > limit {
-        return Err(WireError::TooLarge { size: u64::from(remaining), limit });
-    }
-    let Some(body) = rest.get(width..width + remaining as usize) else { return Ok(None) };
-    if first >> 4 == 3 {
-        let [high, low, after_length @ ..] = body else { return Err(malformed("PUBLISH without a topic")) };
-        let fixed = usize::from(u16::from_be_bytes([*high, *low])) + if first & 0b0110 == 0 { 0 } else { 2 };
-        let Some(tail) = after_length.get(fixed..) else { return Err(malformed("topic past the end of PUBLISH")) };
-        if with_properties {
-            match variable_length(tail)? {
-                Some((properties, width)) if width + properties as usize <= tail.len() => {}
-                Some(_) | None => return Err(malformed("properties past the end of PUBLISH")),
+/// Length of the packet at the start of `input`, once all of it is there. A PUBLISH whose topic, packet identifier or
+/// properties run past the packet is refused: the codec would read on into the packets behind it.
+fn whole_packet(input: &[u8], limit: u32, with_properties: bool) -> Result<Option<usize>, WireError> {
+    let guard = |error: ReasonCode| match error {
+        ReasonCode::PacketTooLarge => WireError::TooLarge { limit },
+        _ => malformed("its fixed header is wrong"),
+    };
+    let Some(frame) = frame::next(input, limit as usize).map_err(guard)? else { return Ok(None) };
+    if frame.packet == PacketType::Publish {
+        let mut fields = Fields::new(frame.body);
+        let mut read = || {
+            fields.binary()?;
+            if frame.flags & 0b0110 != 0 {
+                fields.two_bytes()?;
             }
-        }
+            if with_properties { fields.properties().map(drop) } else { Ok(()) }
+        };
+        read().map_err(|_: ReasonCode| malformed("the lengths in a PUBLISH do not fit"))?;
     }
-    Ok(Some(1 + width + remaining as usize))
-}
-
-/// A variable byte integer and its width; `None` when it is not all there.
-fn variable_length(bytes: &[u8]) -> Result<Option<(u32, usize)>, WireError> {
-    let mut value = 0;
-    for (index, byte) in bytes.iter().take(4).enumerate() {
-        value |= u32::from(byte & 0x7f) << (7 * index);
-        if byte & 0x80 == 0 {
-            return Ok(Some((value, index + 1)));
-        }
-    }
-    if bytes.len() >= 4 { Err(malformed("length of more than four bytes")) } else { Ok(None) }
+    Ok(Some(frame.bytes.len()))
 }
 
 fn malformed(cause: impl ToString) -> WireError {
@@ -355,7 +345,7 @@ fn level(qos: Qos) -> QoS {
 
 fn text(value: &str) -> Result<ByteString, WireError> {
     if value.len() > usize::from(u16::MAX) {
-        return Err(WireError::TooLarge { size: value.len() as u64, limit: u32::from(u16::MAX) });
+        return Err(WireError::TooLong { size: value.len(), limit: u32::from(u16::MAX) });
     }
     Ok(ByteString::from(value))
 }
@@ -365,7 +355,7 @@ fn payload_size(publish: &Publish) -> Result<u32, WireError> {
     const LIMIT: u32 = 0x0fff_ffff - 0x3_0000;
     match u32::try_from(publish.payload.len()) {
         Ok(size) if size <= LIMIT => Ok(size),
-        Ok(_) | Err(_) => Err(WireError::TooLarge { size: publish.payload.len() as u64, limit: LIMIT }),
+        Ok(_) | Err(_) => Err(WireError::TooLong { size: publish.payload.len(), limit: LIMIT }),
     }
 }
 

@@ -11,7 +11,7 @@ use vespiary_core::Qos;
 use vespiary_core::event::{AcknowledgeStep, PacketId, Protocol};
 use vespiary_core::message::MessageProperties;
 
-use super::packet::{Received, Wire, whole_frame};
+use super::packet::{Received, Wire, WireError};
 use super::session::{Asked, Output, Session};
 use super::*;
 
@@ -93,9 +93,9 @@ async fn connecting_fails_with_one_clear_line() {
     for (connack, expected) in [
         (&[0x20, 2, 0, 5][..], "refused by the broker: not authorized (0x87)"),
         (&[0x20, 2, 0, 2], "refused by the broker: client identifier not valid (0x85)"),
-        (&[0x30, 4, 0, 9, b'a', b'b'], "the broker sent a malformed packet (topic past the end of publish)"),
+        (&[0x30, 4, 0, 9, b'a', b'b'], "the broker sent a malformed packet (the lengths in a publish do not fit)"),
         (&[0xd0, 0], "the broker sent something else than CONNACK"),
-        (&[0x20, 0xff, 0xff, 0xff, 0xff], "the broker sent a malformed packet (length of more than four bytes)"),
+        (&[0x20, 0xff, 0xff, 0xff, 0xff], "the broker sent a malformed packet (its fixed header is wrong)"),
     ] {
         let (client, _peer) = tokio::join!(Client::connect(broker.options()), broker.accept(connack));
         assert_eq!(client.err().unwrap().to_string(), format!("connect to {address}: {expected}"));
@@ -313,16 +313,18 @@ fn frames_may_be_split_anywhere() {
 
 #[test]
 fn a_publish_whose_lengths_do_not_fit_is_refused() {
-    for (frame, properties) in [
-        (&[0x30, 1, 0][..], false),
-        (&[0x30, 4, 0, 16, b'a', b'b'], false),
-        (&[0x32, 4, 0, 1, b't', 1], false),
-        (&[0x30, 4, 0, 1, b't', 9], true),
-        (&[0x30, 3, 0, 1, b't'], true),
+    for (frame, protocol) in [
+        (&[0x30, 1, 0][..], Protocol::V3),
+        (&[0x30, 4, 0, 16, b'a', b'b'], Protocol::V3),
+        (&[0x32, 4, 0, 1, b't', 1], Protocol::V3),
+        (&[0x30, 4, 0, 1, b't', 9], Protocol::V5),
+        (&[0x30, 3, 0, 1, b't'], Protocol::V5),
     ] {
-        assert!(whole_frame(frame, 1024, properties).is_err(), "{frame:?}");
+        let decoded = Wire::new(protocol, 1024).decode(&mut BytesMut::from(frame));
+        assert!(matches!(decoded, Err(WireError::Malformed(_))), "{frame:?}: {decoded:?}");
     }
-    assert!(whole_frame(&[0x20, 0xff, 0x7f], 1024, false).is_err(), "larger than the limit, before it is there");
+    let announced = Wire::new(Protocol::V3, 1024).decode(&mut BytesMut::from(&[0x30, 0xff, 0x7f][..]));
+    assert_eq!(announced, Err(WireError::TooLarge { limit: 1024 }));
 }
 
 /// What a broker may send: noise, or packets with noise in them.

@@ -10,8 +10,7 @@ use super::*;
 use crate::wasm::testing::MapState;
 
 fn batch(committed: &[(&str, &str)], events: &[u64]) -> Batch {
-    let map = committed.iter().map(|(key, value)| (key.to_string(), value.as_bytes().to_vec())).collect();
-    Batch::new(Box::new(MapState(map)), events.iter().copied().map(Sequence).collect())
+    Batch::new(Box::new(MapState::of(committed)), events.iter().copied().map(Sequence).collect())
 }
 
 fn message(topic: &str) -> Message {
@@ -207,7 +206,7 @@ proptest! {
             prop_assert_eq!(batch.written_bytes, written);
         }
         for (key, value) in &model {
-            prop_assert_eq!(batch.get(key).unwrap().as_ref(), Some(value));
+            prop_assert_eq!(batch.get(key), Ok(Some(value.clone())));
         }
     }
 }
