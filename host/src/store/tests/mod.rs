@@ -285,7 +285,7 @@ fn the_last_ten_revisions_of_a_plugin_are_kept() {
     assert_eq!(kept(&health), [13, 12, 11, 10, 9, 8, 7, 6, 5, 2]);
     opened.store.commit(&mut vec![Change::PluginRemoved { plugin: health.clone() }], ChangeNumber(16));
     wait(&opened.store, ChangeNumber(16));
-    assert_eq!(kept(&health), []);
+    assert!(kept(&health).is_empty());
     assert_eq!(kept(&other), [1]);
 }
 
