@@ -28,7 +28,7 @@ use tracing_subscriber::EnvFilter;
 
 /// An MQTT broker whose microservices run inside it as sandboxed WebAssembly components.
 #[derive(Debug, Parser)]
-#[command(name = "vespiary", version, propagate_version = true, max_term_width = 100)]
+#[command(name = "vespiary", version, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
