@@ -302,14 +302,26 @@ fn connects_that_may_not_be_are_refused() {
         ("will QoS without will", connect_packet(4, 0x0A, &[0, 0]), Refusal::Close),
         ("will retain without will", connect_packet(5, 0x22, &[0, 0, 0]), Refusal::V5(V5::MalformedPacket)),
         ("will QoS 3", connect_packet(4, 0x1E, &[0, 0, 0, 1, b'a', 0, 0]), Refusal::Close),
-        ("a will to a wildcard", connect_packet(5, 6, &[0, 0, 0, 0, 0, 1, b'#', 0, 0]), Refusal::V5(V5::TopicNameInvalid)),
+        (
+            "a will to a wildcard",
+            connect_packet(5, 6, &[0, 0, 0, 0, 0, 1, b'#', 0, 0]),
+            Refusal::V5(V5::TopicNameInvalid),
+        ),
         ("a will to $x", connect_packet(4, 6, &[0, 0, 0, 2, b'$', b'x', 0, 0]), Refusal::V3(V3::NotAuthorized)),
-        ("a will not of its format", connect_packet(5, 6, &[0, 0, 0, 2, 1, 1, 0, 1, b'a', 0, 1, 0xFF]), Refusal::V5(V5::PayloadFormatInvalid)),
+        (
+            "a will not of its format",
+            connect_packet(5, 6, &[0, 0, 0, 2, 1, 1, 0, 1, b'a', 0, 1, 0xFF]),
+            Refusal::V5(V5::PayloadFormatInvalid),
+        ),
         ("a session without a name", connect_packet(4, 0, &[0, 0]), Refusal::V3(V3::IdentifierRejected)),
         ("a plugin's name", connect_packet(4, 2, &[0, 2, b'$', b'p']), Refusal::V3(V3::IdentifierRejected)),
         ("a plugin's name", connect_packet(5, 2, &[0, 0, 2, b'$', b'p']), Refusal::V5(V5::ClientIdentifierNotValid)),
         ("U+0000", connect_packet(5, 2, &[0, 0, 1, 0]), Refusal::V5(V5::MalformedPacket)),
-        ("an authentication method", connect_packet(5, 2, &[4, 0x15, 0, 1, b'x', 0, 0]), Refusal::V5(V5::BadAuthenticationMethod)),
+        (
+            "an authentication method",
+            connect_packet(5, 2, &[4, 0x15, 0, 1, b'x', 0, 0]),
+            Refusal::V5(V5::BadAuthenticationMethod),
+        ),
         ("data without a method", connect_packet(5, 2, &[4, 0x16, 0, 1, b'x', 0, 0]), Refusal::V5(V5::ProtocolError)),
     ] {
         assert_eq!(connected(&bytes).map(drop), Err(refusal), "{what}: {bytes:02x?}");
@@ -318,8 +330,9 @@ fn connects_that_may_not_be_are_refused() {
 
 #[test]
 fn a_connect_is_understood_in_either_protocol() {
-    let accepted = connected(&connect_packet(4, 0xC6, &[0, 1, b'c', 0, 1, b'w', 0, 2, b'h', b'i', 0, 1, b'u', 0, 1, b'p']))
-        .expect("it is accepted");
+    let accepted =
+        connected(&connect_packet(4, 0xC6, &[0, 1, b'c', 0, 1, b'w', 0, 2, b'h', b'i', 0, 1, b'u', 0, 1, b'p']))
+            .expect("it is accepted");
     assert_eq!((accepted.keep_alive_s, accepted.server_keep_alive_s), (60, None));
     let connect = accepted.connect;
     assert_eq!((&*connect.client_id, connect.client_id_assigned, connect.session_expiry_s), ("c", false, 0));
