@@ -98,8 +98,6 @@ fn with_log<T>(default: &str, run: impl FnOnce() -> T) -> T {
     run()
 }
 
-fn block_on(
-    future: impl Future<Output = anyhow::Result<ExitCode>>,
-) -> anyhow::Result<ExitCode> {
+fn block_on(future: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future)
 }

@@ -186,12 +186,10 @@ mod tests {
         let line = "pub -t a/b -m hello -q 1 -r -D k=v=w --content-type text/plain -i me --clean false";
         let args = Line::try_parse_from(line.split(' ')).unwrap().args;
         let publish = args.publish(payload(&args).unwrap());
-        assert_eq!((&*publish.topic, &*publish.payload, publish.qos, publish.retain), (
-            "a/b",
-            &b"hello"[..],
-            Qos::AtLeastOnce,
-            true
-        ));
+        assert_eq!(
+            (&*publish.topic, &*publish.payload, publish.qos, publish.retain),
+            ("a/b", &b"hello"[..], Qos::AtLeastOnce, true)
+        );
         let properties = publish.properties.unwrap();
         assert_eq!(properties.user_properties, [("k".into(), "v=w".into())]);
         assert_eq!(properties.content_type.as_deref(), Some("text/plain"));
