@@ -19,18 +19,14 @@ const HOST_FLOORS: &[&[&str]] = &[
     &["plugins"],
     &["driver"],
     &["mqtt", "http"],
-    &["main", "lib", "cli", "server"],
+    &["server"],
+    &["cli"],
+    &["main", "lib"],
 ];
 
 /// Floors of the core, lowest first.
-const CORE_FLOORS: &[&[&str]] = &[
-    &["topic", "limits"],
-    &["message"],
-    &["event"],
-    &["session", "subscriptions", "retained"],
-    &["broker"],
-    &["lib"],
-];
+const CORE_FLOORS: &[&[&str]] =
+    &[&["topic", "limits"], &["message"], &["event"], &["session", "subscriptions", "retained"], &["broker"], &["lib"]];
 
 /// Foreign libraries and the one folder that may use each.
 const FOREIGN: &[(&str, &str)] = &[
@@ -141,7 +137,12 @@ fn each_dependency_says_why() {
             explained = false;
         } else if line.starts_with('#') {
             explained = true;
-        } else if in_dependencies && line.contains('=') && !line.starts_with(' ') && !line.contains("path =") && !explained {
+        } else if in_dependencies
+            && line.contains('=')
+            && !line.starts_with(' ')
+            && !line.contains("path =")
+            && !explained
+        {
             wrong.push(line.to_owned());
         }
     }

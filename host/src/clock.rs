@@ -12,5 +12,9 @@ static LATEST_MS: AtomicU64 = AtomicU64::new(0);
 pub fn wall_clock() -> Timestamp {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let now_ms = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
+    let latest_ms = LATEST_MS.load(Ordering::Relaxed);
+    if now_ms <= latest_ms {
+        return Timestamp(latest_ms);
+    }
     Timestamp(LATEST_MS.fetch_max(now_ms, Ordering::Relaxed).max(now_ms))
 }

@@ -45,12 +45,12 @@ pub struct Mqtt {
     pub listen: SocketAddr,
     /// Threads that own connections; 0 chooses by the machine: 1 on up to 2 cores.
     pub workers: usize,
-    /// Largest packet taken from a client, in bytes after the fixed header.
-    pub max_packet_bytes: u32,
+    /// Largest packet taken from a client, in bytes with its header.
+    pub packet_bytes: usize,
     /// Seconds a new connection may take to send its CONNECT.
-    pub connect_deadline_s: u16,
+    pub connect_timeout_s: u16,
     /// Longest keep-alive in seconds; a 5.0 client that asks for more, or for none, is told this one. 0: no bound.
-    pub max_keep_alive_s: u16,
+    pub keep_alive_maximum_s: u16,
     /// Lets clients connect without credentials on an address that other machines can reach.
     pub allow_anonymous: bool,
 }
@@ -103,6 +103,8 @@ pub struct BrokerLimits {
     pub inbox_events: Option<usize>,
     /// See [`Limits::inbox_bytes`].
     pub inbox_bytes: Option<usize>,
+    /// See [`Limits::batch_bytes`].
+    pub batch_bytes: Option<usize>,
     /// See [`Limits::dead_letters`].
     pub dead_letters: Option<usize>,
 }
@@ -239,7 +241,7 @@ impl Config {
             ("plugins.batch_events", self.plugins.batch_events),
             ("plugins.attempts", self.plugins.attempts as usize),
             ("plugins.breaker_failures", self.plugins.breaker_failures as usize),
-            ("mqtt.connect_deadline_s", usize::from(self.mqtt.connect_deadline_s)),
+            ("mqtt.connect_timeout_s", usize::from(self.mqtt.connect_timeout_s)),
             ("limits.receive_maximum", usize::from(self.limits.receive_maximum.unwrap_or(1))),
             ("limits.inflight_messages", usize::from(self.limits.inflight_messages.unwrap_or(1))),
         ] {
@@ -281,6 +283,7 @@ impl BrokerLimits {
             plugins: self.plugins.unwrap_or(default.plugins),
             inbox_events: self.inbox_events.unwrap_or(default.inbox_events),
             inbox_bytes: self.inbox_bytes.unwrap_or(default.inbox_bytes),
+            batch_bytes: self.batch_bytes.unwrap_or(default.batch_bytes),
             dead_letters: self.dead_letters.unwrap_or(default.dead_letters),
         }
     }
@@ -297,9 +300,9 @@ impl Default for Mqtt {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 1883)),
             workers: 0,
-            max_packet_bytes: 1 << 20,
-            connect_deadline_s: 10,
-            max_keep_alive_s: 0,
+            packet_bytes: 1 << 20,
+            connect_timeout_s: 10,
+            keep_alive_maximum_s: 0,
             allow_anonymous: false,
         }
     }
@@ -326,7 +329,7 @@ impl Default for Plugins {
             attempts: 5,
             breaker_failures: 10,
             quiesce_ms: 2_000,
-            component_bytes: 32 << 20,
+            component_bytes: 16 << 20,
             memory_bytes: 64 << 20,
             call_deadline_ms: 1_000,
             publishes_per_call: 10_000,
@@ -379,7 +382,10 @@ mod tests {
             ("[mqtt]\nlisten = \"127.0.0.1:1883\"\nlissten = 1\n", "x.toml:3:1: unknown field `lissten`"),
             ("[mqtt]\nlisten = \"nowhere\"\n", "x.toml:2:10: invalid socket address"),
             ("a = \n", "x.toml:1:5: "),
-            ("[plugin.p]\npublishes = [\"a/#/b\"]\n", "\"a/#/b\" is not a topic filter: '#' must be the whole last level"),
+            (
+                "[plugin.p]\npublishes = [\"a/#/b\"]\n",
+                "\"a/#/b\" is not a topic filter: '#' must be the whole last level",
+            ),
             ("[plugins]\ngrants = \"all\"\n", "x.toml:2:10: unknown variant `all`"),
         ] {
             let error = Config::parse(text, Path::new("x.toml")).unwrap_err().to_string();

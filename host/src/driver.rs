@@ -10,12 +10,12 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::Notify;
 use vespiary_core::event::{ConnectionId, DropReason};
 use vespiary_core::{Broker, Effect, Effects, Input, Limits, Timestamp};
 
+use crate::clock::wall_clock;
 use crate::store::Store;
 
 /// Most workers that there can be: a connection's identifier has 16 bits for its worker.
@@ -40,12 +40,10 @@ pub struct Driver {
     posted: Mutex<Vec<Input>>,
     /// Wakes each worker for a turn.
     wakes: Box<[Notify]>,
-    /// Messages dropped, by reason.
-    dropped: [AtomicU64; DROP_REASONS.len()],
+    /// Messages dropped, by reason, in the order of their declaration.
+    dropped: [AtomicU64; DropReason::ALL.len()],
     /// When the broker has something to do by itself, in milliseconds; `u64::MAX` for never.
     deadline: AtomicU64,
-    /// The latest time that [`Driver::now`] gave, in milliseconds.
-    clock: AtomicU64,
 }
 
 /// What the lock guards.
@@ -60,22 +58,13 @@ struct State {
     now: Timestamp,
 }
 
-/// Every [`DropReason`], in the order of their counters.
-pub const DROP_REASONS: [DropReason; 6] = [
-    DropReason::QueueFull,
-    DropReason::Expired,
-    DropReason::TooLargeForClient,
-    DropReason::InboxFull,
-    DropReason::DeadLettersFull,
-    DropReason::PluginRemoved,
-];
-
 impl Driver {
-    /// A driver for `workers` workers. `broker` was made with these `limits`.
+    /// A driver for `workers` workers, and the broker [started](Input::Started): its first input has been handled when
+    /// this returns. `broker` was made with these `limits`.
     pub fn new(broker: Broker, limits: Limits, store: Store, workers: usize, plugins: PluginPort) -> Self {
         assert!((1..=MAX_WORKERS).contains(&workers), "the number of workers is between 1 and {MAX_WORKERS}");
         let mailboxes = (0..workers).map(|_| Vec::new()).collect();
-        Self {
+        let driver = Self {
             state: Mutex::new(State { broker, effects: Effects::default(), mailboxes, now: Timestamp(0) }),
             store,
             limits,
@@ -84,8 +73,11 @@ impl Driver {
             wakes: (0..workers).map(|_| Notify::new()).collect(),
             dropped: Default::default(),
             deadline: AtomicU64::new(u64::MAX),
-            clock: AtomicU64::new(0),
-        }
+        };
+        let mut effects = Vec::new();
+        driver.turn(0, wall_clock(), &mut vec![Input::Started], &mut effects);
+        debug_assert!(effects.is_empty(), "nobody is connected yet");
+        driver
     }
 
     /// Steps the broker through `inputs`, which are left empty, and gives in `effects` what `worker` has to carry out:
@@ -109,7 +101,8 @@ impl Driver {
         }
         self.sort(worker, state, effects);
         let deadline = state.broker.next_deadline().map_or(u64::MAX, |deadline| deadline.0);
-        let others: Vec<usize> = (0..state.mailboxes.len()).filter(|&other| !state.mailboxes[other].is_empty()).collect();
+        let others: Vec<usize> =
+            (0..state.mailboxes.len()).filter(|&other| !state.mailboxes[other].is_empty()).collect();
         let sooner = self.deadline.swap(deadline, Ordering::Relaxed) > deadline;
         drop(guard);
         for other in others {
@@ -134,6 +127,7 @@ impl Driver {
                 | Effect::TakeCancelled { .. }
                 | Effect::Settled { .. }
                 | Effect::PluginActivated { .. }
+                | Effect::PluginRefused { .. }
                 | Effect::PluginRemoved { .. } => (self.plugins)(effect),
                 Effect::Dropped { reason, count } => self.count_dropped(reason, count),
             }
@@ -154,17 +148,6 @@ impl Driver {
     /// Looks at the broker, between turns.
     pub fn inspect<T>(&self, look: impl FnOnce(&Broker) -> T) -> T {
         look(&lock(&self.state).broker)
-    }
-
-    /// The wall clock. It does not step back while the process lives.
-    pub fn now(&self) -> Timestamp {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let reading = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
-        let latest = self.clock.load(Ordering::Relaxed);
-        if reading <= latest {
-            return Timestamp(latest);
-        }
-        Timestamp(self.clock.fetch_max(reading, Ordering::Relaxed).max(reading))
     }
 
     /// Woken when a worker should take a turn though it has no inputs.
@@ -205,8 +188,7 @@ impl Driver {
     }
 
     fn counter(&self, reason: DropReason) -> &AtomicU64 {
-        let index = DROP_REASONS.iter().position(|&known| known == reason);
-        &self.dropped[index.unwrap_or(0)]
+        &self.dropped[reason as usize]
     }
 }
 
@@ -223,6 +205,7 @@ fn destination(effect: &Effect) -> Option<usize> {
         | Effect::TakeCancelled { .. }
         | Effect::Settled { .. }
         | Effect::PluginActivated { .. }
+        | Effect::PluginRefused { .. }
         | Effect::PluginRemoved { .. }
         | Effect::Dropped { .. } => None,
     }

@@ -40,10 +40,10 @@ pub enum ServeError {
         source: std::io::Error,
     },
     /// The data directory cannot be used.
-    #[error("failed to {0}")]
+    #[error("{0}")]
     Store(#[from] StoreError),
     /// The sandbox cannot be set up.
-    #[error("failed to {0}")]
+    #[error("{0}")]
     Sandbox(#[from] RuntimeError),
     /// The system refused something else.
     #[error("cannot {what}: {source}")]
@@ -82,17 +82,21 @@ pub fn start(config: &Config) -> Result<Running, ServeError> {
     let http = http_listener.local_addr().map_err(system("read the admin API's address"))?;
 
     let directory = &config.data.0;
-    let opened = Store::open(directory, &StoreOptions { cache_bytes: config.store.cache_bytes })?;
+    let opened =
+        Store::open(directory, &StoreOptions { cache_bytes: config.store.cache_bytes, ..StoreOptions::default() })?;
     let store = opened.store;
     let seed = fastrand::u64(..);
-    let broker = Broker::restore(config.limits.resolve(), seed, opened.changes);
+    let limits = config.limits.resolve();
+    let broker = Broker::restore(limits.clone(), seed, opened.changes);
     let runtime = Runtime::new(wasm_limits(config), &directory.join("cache"))?;
-    let deployed = broker.plugins().map(|plugin| (plugin.name, plugin.session, plugin.revision)).collect();
+    let deployed =
+        (broker.plugins()).map(|plugin| (plugin.plugin.clone(), plugin.session, plugin.revision.clone())).collect();
     let plugins = Plugins::new(config, runtime, store.clone());
     let options = mqtt_options(config);
+    let workers = if config.mqtt.workers == 0 { mqtt::default_workers() } else { config.mqtt.workers };
     let outbound = Arc::clone(&plugins);
     let sink = Box::new(move |effect| outbound.effect(effect));
-    let driver = Arc::new(Driver::new(broker, store.clone(), options.workers, sink));
+    let driver = Arc::new(Driver::new(broker, limits, store.clone(), workers, sink));
     let inbound = Arc::downgrade(&driver);
     let post = move |input| {
         if let Some(driver) = inbound.upgrade() {
@@ -178,8 +182,12 @@ struct Assembled {
 impl Assembled {
     fn run(self) -> Result<(), ServeError> {
         let http = self.spawn_http()?;
-        mqtt::serve(Arc::clone(&self.driver), self.mqtt_listener, self.options, self.stopped)
-            .map_err(|source| ServeError::System { what: "serve MQTT", source })?;
+        mqtt::serve(Arc::clone(&self.driver), self.mqtt_listener, self.options, self.stopped).map_err(|error| {
+            match error {
+                mqtt::ServeError::SetUp(source) => ServeError::System { what: "serve MQTT", source },
+                mqtt::ServeError::StoreFailed(reason) => ServeError::StoreFailed(reason),
+            }
+        })?;
         self.stop.send_replace(true);
         self.plugins.stop();
         let http = http.join().map_err(|_| ServeError::Panicked)?;
@@ -237,16 +245,10 @@ fn listen(address: SocketAddr, purpose: &'static str, flag: &'static str) -> Res
 
 fn mqtt_options(config: &Config) -> MqttOptions {
     let settings = &config.mqtt;
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     MqttOptions {
-        workers: match settings.workers {
-            0 if cores <= 2 => 1,
-            0 => cores / 2,
-            workers => workers,
-        },
-        max_packet_bytes: settings.max_packet_bytes,
-        connect_deadline: Duration::from_secs(settings.connect_deadline_s.into()),
-        max_keep_alive_s: settings.max_keep_alive_s,
+        packet_bytes: settings.packet_bytes,
+        connect_timeout_ms: u64::from(settings.connect_timeout_s) * 1_000,
+        keep_alive_maximum_s: (settings.keep_alive_maximum_s > 0).then_some(settings.keep_alive_maximum_s),
         ..MqttOptions::default()
     }
 }
@@ -259,6 +261,7 @@ fn wasm_limits(config: &Config) -> WasmLimits {
         publishes_per_call: settings.publishes_per_call,
         publish_bytes_per_call: settings.publish_bytes_per_call,
         write_bytes_per_call: settings.write_bytes_per_call,
+        component_bytes: settings.component_bytes,
         log_lines_per_s: settings.log_lines_per_s,
         ..WasmLimits::default()
     }

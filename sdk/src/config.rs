@@ -1,18 +1,17 @@
 //! The plugin's configuration, set by the operator: strings by key.
 
 use std::fmt::{self, Display};
-use std::rc::Rc;
 use std::str::FromStr;
 
 use crate::error::Result;
-use crate::host::Host;
+use crate::host::{Host, TheHost};
 
 /// The plugin's configuration: what the operator set for it (`wasi:config/store`).
 ///
 /// It does not change while a revision of the plugin runs; `init` is the place to refuse a wrong one.
 pub struct Config {
     /// Where it is kept.
-    host: Rc<dyn Host>,
+    host: TheHost,
 }
 
 /// Why configuration could not be read.
@@ -27,7 +26,7 @@ pub enum ConfigError {
 }
 
 impl Config {
-    pub(crate) fn new(host: Rc<dyn Host>) -> Self {
+    pub(crate) fn new(host: TheHost) -> Self {
         Self { host }
     }
 

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use crate::config::Config;
 use crate::error::Result;
 use crate::event::{Event, Timestamp};
-use crate::host::Host;
+use crate::host::TheHost;
 use crate::message::{Message, Payload};
 use crate::state::State;
 
@@ -21,12 +21,12 @@ pub struct Context {
     /// The plugin's configuration.
     config: Config,
     /// Where publishes go.
-    host: Rc<dyn Host>,
+    host: TheHost,
 }
 
 impl Context {
-    pub(crate) fn new(event: Rc<Event>, host: &Rc<dyn Host>) -> Self {
-        Self { event, state: State::new(Rc::clone(host)), config: Config::new(Rc::clone(host)), host: Rc::clone(host) }
+    pub(crate) fn new(event: Rc<Event>, host: &TheHost) -> Self {
+        Self { event, state: State::new(host.clone()), config: Config::new(host.clone()), host: host.clone() }
     }
 
     /// The event that is handled.
@@ -80,7 +80,7 @@ impl Context {
     /// # }
     /// ```
     pub fn message<P: Payload>(&self, topic: impl Into<String>, payload: P) -> Message<'_, P> {
-        Message::new(&*self.host, topic.into(), payload)
+        Message::new(&self.host, topic.into(), payload)
     }
 
     /// Publishes the answer to a request: to the event's response topic, with its correlation data (MQTT 5.0

@@ -105,14 +105,6 @@ pub trait OrReject<T> {
 
     /// Rejects the event with this reason, before the error's own.
     fn or_reject_with(self, reason: impl fmt::Display) -> Result<T>;
-
-    /// [`or_reject`](Self::or_reject), shorter.
-    fn reject(self) -> Result<T>
-    where
-        Self: Sized,
-    {
-        self.or_reject()
-    }
 }
 
 impl<T, E: Into<Error>> OrReject<T> for std::result::Result<T, E> {
@@ -162,7 +154,7 @@ mod tests {
         let parsed = || "x".parse::<u8>();
         assert!(!Error::from(parsed().unwrap_err()).is_reject());
         assert!(parsed().or_reject().unwrap_err().is_reject());
-        assert!(Err::<(), Error>(Error::retry("later")).reject().unwrap_err().is_reject());
+        assert!(Err::<(), Error>(Error::retry("later")).or_reject().unwrap_err().is_reject());
         let error = parsed().or_reject_with("the count").unwrap_err();
         assert_eq!(error.message(), "the count: invalid digit found in string");
         assert_eq!(None::<u8>.or_reject_with("no such asset").unwrap_err().message(), "no such asset");

@@ -5,7 +5,6 @@
 
 use std::cell::Cell;
 use std::panic;
-use std::rc::Rc;
 
 pub use wit_bindgen;
 
@@ -82,17 +81,17 @@ thread_local! {
 pub fn init(plugin: &Plugin) -> Result<(), String> {
     NAME.set(plugin.name());
     panic::set_hook(Box::new(|info| log(Level::Critical, &crate::panic::describe(info))));
-    plugin.init(&host())
+    plugin.init(&Imports)
 }
 
 /// `lifecycle.health`.
 pub fn health(plugin: &Plugin) -> Result<(), String> {
-    plugin.health(&host())
+    plugin.health(&Imports)
 }
 
 /// `handler.handle`.
 pub fn handle(plugin: &Plugin, events: Vec<handler::Event>) -> Vec<handler::Outcome> {
-    let outcomes = plugin.handle(&host(), events.into_iter().map(event));
+    let outcomes = plugin.handle(&Imports, events.into_iter().map(event));
     outcomes.into_iter().map(outcome).collect()
 }
 
@@ -110,11 +109,8 @@ pub(crate) fn log(level: Level, message: &str) {
 }
 
 /// The component's imports.
-struct Imports;
-
-fn host() -> Rc<dyn Host> {
-    Rc::new(Imports)
-}
+#[derive(Clone)]
+pub(crate) struct Imports;
 
 impl Host for Imports {
     fn begin(&self, event: u64) {

@@ -1,6 +1,7 @@
 //! What a plugin asks of its host, with two implementors: the imports of the component (`guest`) and `testing`.
 //!
-//! Mirrors `wit/`, one method a function; the contract of each is there.
+//! Mirrors `wit/`, one method a function; the contract of each is there. Which implementor it is, the target decides: not
+//! a trait object, so that a component holds only the imports that it uses.
 
 use crate::config::ConfigError;
 use crate::event::{Property, Qos};
@@ -8,9 +9,9 @@ use crate::message::PublishError;
 use crate::state::StateError;
 
 #[cfg(target_arch = "wasm32")]
-pub(crate) use crate::guest::log;
+pub(crate) use crate::guest::{Imports as TheHost, log};
 #[cfg(not(target_arch = "wasm32"))]
-pub(crate) use crate::testing::log;
+pub(crate) use crate::testing::{World as TheHost, log};
 
 /// The host, as the guest loop and the [`Context`](crate::Context) see it.
 pub(crate) trait Host {

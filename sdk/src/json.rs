@@ -3,16 +3,15 @@
 //! `serde_json` names the position, and a field only where it is missing. For a person, the path of the value is worth
 //! more, so it is found by reading the text once more, on failure only.
 
-use std::fmt::Write;
-
 /// The error with the path of the value at its position, such as `invalid type: string "x", expected f64 at line 1 column 14
 /// (in readings[1].mm_s)`.
 pub(crate) fn explain(json: &[u8], error: &serde_json::Error) -> String {
     let mut text = error.to_string();
     let path = path_at(json, offset(json, error.line(), error.column()));
     if !path.is_empty() {
-        // Writing to a string cannot fail.
-        let _ = write!(text, " (in {path})");
+        text.push_str(" (in ");
+        text.push_str(&path);
+        text.push(')');
     }
     text
 }
@@ -24,16 +23,16 @@ fn offset(json: &[u8], line: usize, column: usize) -> usize {
 }
 
 /// Where the scan is within an object or an array.
-enum Container {
-    /// An object; the key that was read last.
-    Object(String),
+enum Container<'json> {
+    /// An object; the key that was read last, as it is written.
+    Object(&'json [u8]),
     /// An array; the index.
     Array(usize),
 }
 
 /// Path of the value that the first `end` bytes lead to; empty for the whole.
 fn path_at(json: &[u8], end: usize) -> String {
-    let mut containers: Vec<Container> = Vec::new();
+    let mut containers: Vec<Container<'_>> = Vec::new();
     let mut position = 0;
     let mut key_next = false;
     while position < end {
@@ -41,12 +40,11 @@ fn path_at(json: &[u8], end: usize) -> String {
         position += 1;
         match byte {
             b'{' => {
-                containers.push(Container::Object(String::new()));
+                containers.push(Container::Object(b""));
                 key_next = true;
             }
             b'[' => containers.push(Container::Array(0)),
-            // The closing bracket that the position is just behind still belongs to the value.
-            b'}' | b']' if position < end => {
+            b'}' | b']' => {
                 containers.pop();
                 key_next = false;
             }
@@ -60,10 +58,10 @@ fn path_at(json: &[u8], end: usize) -> String {
                 while position < json.len() && json[position] != b'"' {
                     position += if json[position] == b'\\' { 2 } else { 1 };
                 }
-                let text = String::from_utf8_lossy(&json[start..position.min(json.len())]);
+                let text = json.get(start..position).unwrap_or_default();
                 position += 1;
                 if let (true, Some(Container::Object(key))) = (key_next, containers.last_mut()) {
-                    *key = text.into_owned();
+                    *key = text;
                     key_next = false;
                 }
             }
@@ -73,11 +71,18 @@ fn path_at(json: &[u8], end: usize) -> String {
     let mut path = String::new();
     for container in containers {
         match container {
-            Container::Object(key) if key.is_empty() => {}
-            Container::Object(key) if path.is_empty() => path = key,
-            // Writing to a string cannot fail.
-            Container::Object(key) => drop(write!(path, ".{key}")),
-            Container::Array(index) => drop(write!(path, "[{index}]")),
+            Container::Object(b"") => {}
+            Container::Object(key) => {
+                if !path.is_empty() {
+                    path.push('.');
+                }
+                path.push_str(std::str::from_utf8(key).unwrap_or_default());
+            }
+            Container::Array(index) => {
+                path.push('[');
+                path.push_str(&index.to_string());
+                path.push(']');
+            }
         }
     }
     path
@@ -104,7 +109,7 @@ mod tests {
     fn the_field_and_the_position_are_named() {
         for (json, expected) in [
             (r#"{"readings":[{"mm_s":1},{"mm_s":"x"}]}"#, "at line 1 column 35 (in readings[1].mm_s)"),
-            (r#"{"readings":[{"mm_s":1},{"m":2}]}"#, "missing field `mm_s`"),
+            (r#"{"readings":[{"mm_s":1},{"m":2}]}"#, "missing field `mm_s` at line 1 column 31 (in readings[1])"),
             (r#"{"readings":{}}"#, "(in readings)"),
             ("{\n \"readings\": [true]\n}", "line 2 column 18 (in readings[0])"),
             (r#"{"a,}":"]\"","readings":7}"#, "(in readings)"),

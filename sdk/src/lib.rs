@@ -71,6 +71,37 @@ pub use serde_json;
 pub use state::{State, StateError};
 pub use vespiary_sdk_macros::{on, plugin};
 
+/// Mistakes that do not compile; their messages are tested in `vespiary-sdk-macros`.
+///
+/// ```compile_fail
+/// use vespiary_sdk::prelude::*;
+/// #[on("a/{x}")]
+/// fn unknown_capture(y: &str) {}
+/// ```
+/// ```compile_fail
+/// use vespiary_sdk::prelude::*;
+/// #[on("a/b", qos = 3)]
+/// fn no_such_qos() {}
+/// ```
+/// ```compile_fail
+/// use vespiary_sdk::prelude::*;
+/// struct NoExtractor;
+/// #[on("a/b")]
+/// fn handler(value: NoExtractor) {}
+/// ```
+/// ```compile_fail
+/// use vespiary_sdk::prelude::*;
+/// #[on("a/b")]
+/// fn handler() -> u32 { 7 }
+/// ```
+/// ```compile_fail
+/// use vespiary_sdk::prelude::*;
+/// fn not_marked() {}
+/// plugin! { name: "a", handlers: [not_marked] }
+/// ```
+#[cfg(doctest)]
+pub struct CompileErrors;
+
 /// What most plugins use: `use vespiary_sdk::prelude::*;`.
 ///
 /// With `Serialize` and `Deserialize`, whose derive macros need `serde` among the plugin's own dependencies.

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::error::{Error, Result};
 use crate::event::{Property, Qos};
 use crate::extract::{Json, Raw, Text};
-use crate::host::{Host, Publication};
+use crate::host::{Host, Publication, TheHost};
 
 /// What a payload can be made from: `Json(&value)`, text, bytes.
 pub trait Payload {
@@ -20,7 +20,7 @@ pub trait Payload {
 #[must_use = "a message leaves only when `publish` is called"]
 pub struct Message<'context, P> {
     /// Where it goes.
-    host: &'context dyn Host,
+    host: &'context TheHost,
     /// The topic.
     topic: String,
     /// The payload.
@@ -45,7 +45,7 @@ pub enum PublishError {
 }
 
 impl<'context, P: Payload> Message<'context, P> {
-    pub(crate) fn new(host: &'context dyn Host, topic: String, payload: P) -> Self {
+    pub(crate) fn new(host: &'context TheHost, topic: String, payload: P) -> Self {
         Self { host, topic, payload, qos: Qos::default(), retain: false, properties: Vec::new() }
     }
 

@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::event::Event;
-use crate::host::Host;
+use crate::host::{Host, TheHost};
 use crate::pattern::{self, Level, MAX_WILDCARDS};
 use crate::warn;
 
@@ -71,7 +71,7 @@ impl Plugin {
         self.name
     }
 
-    /// The plugin's version: its crate's.
+    /// The plugin's version: usually its crate's.
     pub fn version(&self) -> &'static str {
         self.version
     }
@@ -93,17 +93,17 @@ impl Plugin {
     }
 
     /// Runs the plugin's `init`.
-    pub(crate) fn init(&self, host: &Rc<dyn Host>) -> Result<(), String> {
+    pub(crate) fn init(&self, host: &TheHost) -> Result<(), String> {
         check(self.init, host)
     }
 
     /// Runs the plugin's `health`.
-    pub(crate) fn health(&self, host: &Rc<dyn Host>) -> Result<(), String> {
+    pub(crate) fn health(&self, host: &TheHost) -> Result<(), String> {
         check(self.health, host)
     }
 
     /// Handles a batch: one outcome for each event, in order.
-    pub(crate) fn handle(&self, host: &Rc<dyn Host>, events: impl Iterator<Item = Event>) -> Vec<Outcome> {
+    pub(crate) fn handle(&self, host: &TheHost, events: impl Iterator<Item = Event>) -> Vec<Outcome> {
         let mut outcomes = Vec::with_capacity(events.size_hint().0);
         let mut context: Option<Context> = None;
         for event in events {
@@ -149,10 +149,10 @@ impl Plugin {
     }
 }
 
-fn check(check: Option<Check>, host: &Rc<dyn Host>) -> Result<(), String> {
+fn check(check: Option<Check>, host: &TheHost) -> Result<(), String> {
     match check {
         None => Ok(()),
-        Some(check) => check(&Config::new(Rc::clone(host))).map_err(Error::into_message),
+        Some(check) => check(&Config::new(host.clone())).map_err(Error::into_message),
     }
 }
 

@@ -3,13 +3,12 @@
 //! JSON, so that operators and plugins in other languages can read it. Every failure names its key.
 
 use std::fmt;
-use std::rc::Rc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::Result;
-use crate::host::Host;
+use crate::host::{Host, TheHost};
 use crate::json;
 
 /// Entries asked for at a time by [`State::scan`]; the most that the host gives.
@@ -21,7 +20,7 @@ const PAGE: u32 = 1_000;
 /// transaction commits. The state stays when a new version of the plugin takes over.
 pub struct State {
     /// Where it is kept.
-    host: Rc<dyn Host>,
+    host: TheHost,
 }
 
 /// Why reading or writing state failed.
@@ -38,7 +37,7 @@ pub enum StateError {
 }
 
 impl State {
-    pub(crate) fn new(host: Rc<dyn Host>) -> Self {
+    pub(crate) fn new(host: TheHost) -> Self {
         Self { host }
     }
 

@@ -36,7 +36,6 @@ mod world;
 
 use std::cell::{Cell, RefCell};
 use std::panic::{self, AssertUnwindSafe};
-use std::rc::Rc;
 use std::sync::Once;
 use std::time::Duration;
 
@@ -44,8 +43,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use self::observed::{DeadLetter, LogLine, Published};
-use self::world::World;
-pub(crate) use self::world::log;
+pub(crate) use self::world::{World, log};
 use crate::event::{Event, Property, Qos, Timestamp};
 use crate::extract::Json;
 use crate::host::Host;
@@ -71,7 +69,7 @@ pub struct TestHost {
     /// The plugin under test.
     plugin: Plugin,
     /// What the plugin sees of its host.
-    world: Rc<World>,
+    world: World,
     /// Whether this revision's `init` ran.
     started: bool,
     /// Events that are not handled yet, in the order in which they came.
@@ -127,7 +125,7 @@ impl TestHost {
     pub fn new(plugin: Plugin) -> Self {
         Self {
             plugin,
-            world: Rc::new(World::new(plugin)),
+            world: World::new(plugin),
             started: false,
             inbox: Vec::new(),
             dead_letters: Vec::new(),
@@ -164,7 +162,7 @@ impl TestHost {
     /// Runs the plugin's `init`, once; the error is the reason for which a deploy would be refused.
     pub fn start(&mut self) -> Result<(), String> {
         if !self.started {
-            let host: Rc<dyn Host> = self.world.clone();
+            let host = self.world.clone();
             let plugin = self.plugin;
             self.call(|| plugin.init(&host)).and_then(|result| result)?;
             self.started = true;
@@ -175,7 +173,7 @@ impl TestHost {
     /// Runs the plugin's `init`, if it did not run yet, and its `health`.
     pub fn health(&mut self) -> Result<(), String> {
         self.start()?;
-        let host: Rc<dyn Host> = self.world.clone();
+        let host = self.world.clone();
         let plugin = self.plugin;
         self.call(|| plugin.health(&host)).and_then(|result| result)
     }
@@ -410,7 +408,7 @@ impl TestHost {
 
     /// Hands an event out; if it has to come again, it goes back to its place.
     fn attempt(&mut self, index: usize, event: Event) -> Delivery {
-        let host: Rc<dyn Host> = self.world.clone();
+        let host = self.world.clone();
         let plugin = self.plugin;
         let handed = event.clone();
         let outcome = self.call(|| plugin.handle(&host, std::iter::once(handed)).remove(0));

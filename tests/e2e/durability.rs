@@ -29,7 +29,8 @@ struct Seen {
 
 #[test]
 fn killed_fifty_times_no_acknowledged_event_is_lost_and_each_takes_effect_once() -> Result<()> {
-    let seed = std::env::var("VESPIARY_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
+    let seed =
+        std::env::var("VESPIARY_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
     println!("VESPIARY_SEED={seed}");
     let mut random = fastrand::Rng::with_seed(seed);
     let directory = tempfile::tempdir()?;

@@ -179,7 +179,8 @@ pub fn guest(name: &str) -> PathBuf {
     static BUILT: OnceLock<()> = OnceLock::new();
     BUILT.get_or_init(|| {
         add_target();
-        let arguments = ["build", "--package", "guests", "--examples", "--target", "wasm32-wasip2", "--profile", "component"];
+        let arguments =
+            ["build", "--package", "guests", "--examples", "--target", "wasm32-wasip2", "--profile", "component"];
         assert!(cargo(&arguments), "the guests do not build");
     });
     target().join("wasm32-wasip2/component/examples").join(format!("{name}.wasm"))

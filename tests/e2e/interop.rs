@@ -40,7 +40,10 @@ fn mosquitto_round(broker: &Broker, version: &str, qos: &str) -> Result<()> {
         .spawn()?;
     let mut lines = std::io::BufRead::lines(std::io::BufReader::new(subscriber.stdout.context("no stdout")?));
     let mut until = |what: &str| -> Result<String> {
-        lines.find(|line| line.as_ref().map_or(true, |line| line.contains(what))).context("it ended early")?.map_err(Into::into)
+        lines
+            .find(|line| line.as_ref().map_or(true, |line| line.contains(what)))
+            .context("it ended early")?
+            .map_err(Into::into)
     };
     until("SUBACK")?;
     for payload in ["one", "two", "three"] {
@@ -67,7 +70,10 @@ fn mqtt_js_speaks_both_versions() -> Result<()> {
     let Some(folder) = tools::mqtt_js() else { return Ok(()) };
     let directory = tempfile::tempdir()?;
     let broker = Broker::start(&directory.path().join("data"))?;
-    foreign_scenario(Command::new("node").arg("e2e/scenarios/mqtt_js_scenario.js").env("NODE_PATH", folder.join("node_modules")), &broker)
+    foreign_scenario(
+        Command::new("node").arg("e2e/scenarios/mqtt_js_scenario.js").env("NODE_PATH", folder.join("node_modules")),
+        &broker,
+    )
 }
 
 /// Runs a script that ends with 0 when everything that it expects came true.

@@ -10,12 +10,12 @@ use super::harness::{Broker, PATIENCE, guest};
 
 /// Runs `during` beside a stream of QoS 1 messages between two clients; gives how many of them arrived, all in order.
 fn beside_a_stream(broker: &Broker, during: impl FnOnce() -> Result<()>) -> Result<u32> {
-    let stop = AtomicBool::new(false);
+    let stop = &AtomicBool::new(false);
     std::thread::scope(|scope| {
         let mut subscriber = Client::connect(broker.mqtt, "stream-subscriber", true)?;
         subscriber.subscribe("stream", 1)?;
         let mut publisher = Client::connect(broker.mqtt, "stream-publisher", true)?;
-        let stream = scope.spawn(|| -> Result<u32> {
+        let stream = scope.spawn(move || -> Result<u32> {
             let mut number = 0u32;
             while !stop.load(Ordering::Relaxed) {
                 publisher.publish_acknowledged("stream", &number.to_be_bytes())?;
@@ -43,12 +43,7 @@ fn misbehaving_plugins_are_stopped_and_reported_while_others_notice_nothing() ->
     let config = directory.path().join("vespiary.toml");
     std::fs::write(&config, "[plugins]\ncall_deadline_ms = 200\nattempts = 3\nbreaker_failures = 4\n")?;
     let broker = Broker::start_with(&data, &["--config", config.to_str().context("path")?])?;
-    for (name, reason) in [
-        ("spins", "deadline"),
-        ("hogs", "memory"),
-        ("traps", "trap"),
-        ("recurses", "stack"),
-    ] {
+    for (name, reason) in [("spins", "deadline"), ("hogs", "memory"), ("traps", "trap"), ("recurses", "stack")] {
         let streamed = beside_a_stream(&broker, || {
             broker.deploy(&guest(name))?;
             let mut publisher = Client::connect(broker.mqtt, "trigger", true)?;
@@ -58,7 +53,10 @@ fn misbehaving_plugins_are_stopped_and_reported_while_others_notice_nothing() ->
             let shown = broker.wait_plugin(name, "stopped", |shown| shown["status"] == "stopped")?;
             let said = shown["reason"].as_str().context("no reason")?.to_owned();
             ensure!(said.contains(reason), "{name}: {said}");
-            ensure!(shown["counts"]["last_failure"]["reason"].as_str().is_some_and(|r| r.contains(reason)), "{shown:#}");
+            ensure!(
+                shown["counts"]["last_failure"]["reason"].as_str().is_some_and(|r| r.contains(reason)),
+                "{shown:#}"
+            );
             let logged = broker.log();
             let line = logged.lines().find(|line| line.contains("stopped: it keeps failing") && line.contains(name));
             ensure!(line.is_some_and(|line| line.contains(reason)), "{name} is not in the log: {logged}");

@@ -78,7 +78,8 @@ pub enum Input {
     /// A plugin no longer wants what [`Input::TakeEvents`] asked for (it is being swapped or paused); answered by one
     /// [`Effect::TakeCancelled`] unless a batch is already out.
     CancelTake { plugin: PluginName },
-    /// A plugin handled the batch that is out; state, publishes and acknowledgements are one transaction.
+    /// A plugin handled the batch that is out; state, publishes and acknowledgements are one transaction. Ignored, without
+    /// an effect, where no batch is out or the plugin is gone.
     Settle { plugin: PluginName, settlement: Box<Settlement> },
     /// The batch that is out was not handled (the call was interrupted by a swap): its events go back, untouched.
     ReturnEvents { plugin: PluginName },
@@ -232,7 +233,8 @@ pub struct Settlement {
 pub enum Outcome {
     /// Handled: it leaves the inbox.
     Done,
-    /// Failed: it is handed out again at this time. Later events on its topic wait for it; others do not.
+    /// Failed: it is handed out again at this time, alone of its topic. Later events on its topic wait for it; others do
+    /// not. Of the same batch, later events on its topic should be left unnamed, or they have overtaken it.
     RetryAt(Timestamp),
     /// Given up: it becomes a dead letter, with the reason.
     DeadLetter(Arc<str>),
@@ -265,8 +267,8 @@ pub enum Effect {
     TakeCancelled { plugin: PluginName },
     /// A settlement is complete once `after` is durable.
     Settled { plugin: PluginName, after: ChangeNumber },
-    /// A revision is active once `after` is durable.
-    PluginActivated { plugin: PluginName, revision: u32, after: ChangeNumber },
+    /// A revision is active once `after` is durable. `session` names the plugin's inbox and its state.
+    PluginActivated { plugin: PluginName, session: SessionId, revision: u32, after: ChangeNumber },
     /// An activation is refused: it would exceed [`Limits`](crate::Limits). Nothing has changed.
     PluginRefused { plugin: PluginName, reason: ReasonCode },
     /// A plugin is gone once `after` is durable.
@@ -345,6 +347,19 @@ pub enum DropReason {
     DeadLettersFull,
     /// A plugin that was removed still had events waiting.
     PluginRemoved,
+}
+
+impl DropReason {
+    /// Every reason, in the order of their declaration, with a name for counters.
+    pub const ALL: [(Self, &'static str); 7] = [
+        (Self::QueueFull, "queue_full"),
+        (Self::Expired, "expired"),
+        (Self::TooLargeForClient, "too_large_for_client"),
+        (Self::InboxFull, "inbox_full"),
+        (Self::RetainedFull, "retained_full"),
+        (Self::DeadLettersFull, "dead_letters_full"),
+        (Self::PluginRemoved, "plugin_removed"),
+    ];
 }
 
 /// Reason codes (MQTT 5.0 section 2.4) that the core uses; the connection turns them into what 3.1.1 has.
@@ -527,6 +542,14 @@ impl Effects {
         self.changes.push(change);
         self.last.0 += 1;
         self.last
+    }
+
+    /// Counts what was dropped; the same in a row is one effect.
+    pub(crate) fn drop_counted(&mut self, reason: DropReason, more: u32) {
+        match self.list.last_mut() {
+            Some(Effect::Dropped { reason: last, count }) if *last == reason => *count = count.saturating_add(more),
+            Some(_) | None => self.list.push(Effect::Dropped { reason, count: more }),
+        }
     }
 
     /// Number of the last change if one was recorded after `before`; 0 if none was.

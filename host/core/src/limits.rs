@@ -37,6 +37,8 @@ pub struct Limits {
     pub inbox_events: usize,
     /// Weight of the events in one plugin's inbox, in bytes; refused beyond it, as above.
     pub inbox_bytes: usize,
+    /// Weight of the events handed to a plugin in one batch, in bytes; a batch has at least one event all the same.
+    pub batch_bytes: usize,
     /// Dead letters kept for one plugin; beyond it the oldest is dropped and counted.
     pub dead_letters: usize,
 }
@@ -65,6 +67,7 @@ impl Default for Limits {
             plugins: 1_000,
             inbox_events: 100_000,
             inbox_bytes: 128 << 20,
+            batch_bytes: 1 << 20,
             dead_letters: 10_000,
         }
     }

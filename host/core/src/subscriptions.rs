@@ -13,6 +13,7 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use slab::Slab;
+use smallvec::SmallVec;
 
 use crate::event::SubscriptionOptions;
 use crate::message::Qos;
@@ -71,8 +72,8 @@ struct List {
     filter: TopicFilter,
     /// Where a filter with wildcards ends in the tree; `None` for one without.
     node: Option<u32>,
-    /// The subscribers.
-    subscribers: Vec<Subscriber>,
+    /// The subscribers. Mostly one.
+    subscribers: SmallVec<[Subscriber; 1]>,
 }
 
 /// A node of the tree.
@@ -80,8 +81,8 @@ struct List {
 struct Node {
     /// The node above; the root's is itself.
     parent: u32,
-    /// The level that leads here from the parent; `+` for the wildcard.
-    level: Box<str>,
+    /// The level that leads here from the parent; `+` for the wildcard. Mostly short, so that comparing it is local.
+    level: SmallVec<[u8; 16]>,
     /// The child for `+`.
     plus: Option<u32>,
     /// Children, that for `+` included.
@@ -123,7 +124,7 @@ const ROOT: u32 = 0;
 impl Subscriptions {
     /// No subscriptions.
     pub(crate) fn new(seed: u64) -> Self {
-        let root = Node { parent: ROOT, level: "".into(), plus: None, children: 0, list: None, rest: None };
+        let root = Node { parent: ROOT, level: SmallVec::new(), plus: None, children: 0, list: None, rest: None };
         Self {
             hasher: FixedState::with_seed(seed),
             subscriptions: Slab::new(),
@@ -180,8 +181,8 @@ impl Subscriptions {
         }
         if subscribers.is_empty() {
             self.remove_list(list);
-        } else if subscribers.len() * 4 < subscribers.capacity() {
-            subscribers.shrink_to(subscribers.len() * 2);
+        } else if subscribers.spilled() && subscribers.len() * 4 < subscribers.capacity() {
+            subscribers.shrink_to_fit();
         }
     }
 
@@ -242,7 +243,7 @@ impl Subscriptions {
     fn add_list(&mut self, filter: &TopicFilter) -> u32 {
         let wild = filter.levels().any(|level| level == "+" || level == "#");
         let node = wild.then(|| self.add_path(filter));
-        let list = index(self.lists.insert(List { filter: filter.clone(), node, subscribers: Vec::new() }));
+        let list = index(self.lists.insert(List { filter: filter.clone(), node, subscribers: SmallVec::new() }));
         if let Some(node) = node {
             let node = &mut self.nodes[node as usize];
             let place = if ends_in_hash(filter) { &mut node.rest } else { &mut node.list };
@@ -250,7 +251,7 @@ impl Subscriptions {
             *place = Some(list);
         }
         let (hash, hasher, lists) = (self.hash_filter(filter.as_str()), &self.hasher, &self.lists);
-        let rehash = |&list: &u32| hash_text(hasher, 0, lists[list as usize].filter.as_str());
+        let rehash = |&list: &u32| hash_text(hasher, 0, lists[list as usize].filter.as_str().as_bytes());
         self.by_filter.insert_unique(hash, list, rehash);
         list
     }
@@ -283,16 +284,23 @@ impl Subscriptions {
     }
 
     fn find_child(&self, parent: u32, level: &str) -> Option<u32> {
-        let hash = hash_text(&self.hasher, parent, level);
+        let hash = hash_text(&self.hasher, parent, level.as_bytes());
         let is_it = |&node: &u32| {
             let node = &self.nodes[node as usize];
-            node.parent == parent && *node.level == *level
+            node.parent == parent && *node.level == *level.as_bytes()
         };
         self.edges.find(hash, is_it).copied()
     }
 
     fn add_node(&mut self, parent: u32, level: &str) -> u32 {
-        let node = Node { parent, level: level.into(), plus: None, children: 0, list: None, rest: None };
+        let node = Node {
+            parent,
+            level: SmallVec::from_slice(level.as_bytes()),
+            plus: None,
+            children: 0,
+            list: None,
+            rest: None,
+        };
         let node = index(self.nodes.insert(node));
         self.nodes[parent as usize].children += 1;
         if level == "+" {
@@ -300,7 +308,7 @@ impl Subscriptions {
         } else {
             let (hasher, nodes) = (&self.hasher, &self.nodes);
             let rehash = |&node: &u32| hash_text(hasher, nodes[node as usize].parent, &nodes[node as usize].level);
-            self.edges.insert_unique(hash_text(hasher, parent, level), node, rehash);
+            self.edges.insert_unique(hash_text(hasher, parent, level.as_bytes()), node, rehash);
         }
         node
     }
@@ -309,7 +317,7 @@ impl Subscriptions {
     fn remove_node(&mut self, index: u32) -> u32 {
         let Node { parent, level, .. } = self.nodes.remove(index as usize);
         self.nodes[parent as usize].children -= 1;
-        if &*level == "+" {
+        if *level == *b"+" {
             self.nodes[parent as usize].plus = None;
         } else if let Ok(entry) = self.edges.find_entry(hash_text(&self.hasher, parent, &level), |&node| node == index)
         {
@@ -319,7 +327,7 @@ impl Subscriptions {
     }
 
     fn hash_filter(&self, filter: &str) -> u64 {
-        hash_text(&self.hasher, 0, filter)
+        hash_text(&self.hasher, 0, filter.as_bytes())
     }
 
     /// Panics where an invariant does not hold.
@@ -361,10 +369,10 @@ impl Subscriber {
     }
 }
 
-fn hash_text(hasher: &FixedState, salt: u32, text: &str) -> u64 {
+fn hash_text(hasher: &FixedState, salt: u32, text: &[u8]) -> u64 {
     let mut state = hasher.build_hasher();
     state.write_u32(salt);
-    state.write(text.as_bytes());
+    state.write(text);
     state.finish()
 }
 

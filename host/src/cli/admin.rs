@@ -1,5 +1,6 @@
 //! `vespiary deploy` and `vespiary plugin ...`: the admin API from the command line.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -86,14 +87,14 @@ enum PluginCommand {
 pub(super) fn deploy(args: &DeployArgs) -> anyhow::Result<ExitCode> {
     let component = std::fs::read(&args.component)
         .with_context(|| format!("cannot read the component {}", args.component.display()))?;
-    let api = AdminClient::new(&args.address);
+    let api = AdminClient::at(args.address.http);
     let answer = api.post_component(&component)?;
     print_deployed(args.json, answer)
 }
 
 /// Runs a `plugin` command.
 pub(super) fn plugin(args: &PluginArgs) -> anyhow::Result<ExitCode> {
-    let api = AdminClient::new(&args.address);
+    let api = AdminClient::at(args.address.http);
     match &args.command {
         PluginCommand::List => {
             let answer = api.get("/api/v1/plugins")?;
@@ -151,14 +152,14 @@ struct ErrorAnswer {
 
 impl AdminClient {
     /// A client of the API at an address.
-    pub(super) fn new(address: &AdminAddress) -> Self {
+    pub(super) fn at(address: SocketAddr) -> Self {
         let agent = ureq::Agent::config_builder()
             .timeout_global(Some(REQUEST_TIMEOUT))
             .http_status_as_error(false)
             .proxy(None)
             .build()
             .into();
-        Self { agent, base: format!("http://{}", address.http) }
+        Self { agent, base: format!("http://{address}") }
     }
 
     /// Deploys a component.
@@ -182,7 +183,10 @@ impl AdminClient {
     /// The body of a good answer, or the error that a bad one carries.
     fn answer(&self, response: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> anyhow::Result<String> {
         let mut response = response.map_err(|error| {
-            anyhow!("no broker answers at {} ({error}): start one with `vespiary serve` or name it with --http", self.base)
+            anyhow!(
+                "no broker answers at {} ({error}): start one with `vespiary serve` or name it with --http",
+                self.base
+            )
         })?;
         let body = response.body_mut().read_to_string().context("the broker's answer broke off")?;
         if response.status().is_success() {
@@ -228,7 +232,10 @@ fn print_list(plugins: &[Summary]) {
         println!("no plugin is deployed: `vespiary deploy FILE.wasm` deploys one");
         return;
     }
-    println!("{:24} {:10} {:>8}  {:9} {:>8} {:>10} {:>6}", "NAME", "VERSION", "REVISION", "STATUS", "WAITING", "HANDLED", "DEAD");
+    println!(
+        "{:24} {:10} {:>8}  {:9} {:>8} {:>10} {:>6}",
+        "NAME", "VERSION", "REVISION", "STATUS", "WAITING", "HANDLED", "DEAD"
+    );
     for plugin in plugins {
         println!(
             "{:24} {:10} {:>8}  {:9} {:>8} {:>10} {:>6}",
@@ -249,7 +256,11 @@ fn print_list(plugins: &[Summary]) {
 fn print_details(details: &Details) {
     let (summary, counts, limits) = (&details.summary, &details.counts, &details.limits);
     println!("{} {} (revision {})", summary.name, summary.version, summary.revision);
-    println!("  status       {}{}", summary.status, summary.reason.as_ref().map_or_else(String::new, |r| format!(": {r}")));
+    println!(
+        "  status       {}{}",
+        summary.status,
+        summary.reason.as_ref().map_or_else(String::new, |r| format!(": {r}"))
+    );
     println!("  listens      {}", or_nothing(&details.subscribes));
     println!("  publishes    {}", or_nothing(&details.publishes));
     println!("  config       {}", or_nothing(&details.config));
@@ -272,7 +283,13 @@ fn print_details(details: &Details) {
     }
     println!("  revisions");
     for kept in &details.history {
-        println!("    {:>4}  {:10} {}  sha256:{}", kept.number, kept.version, utc_time(kept.activated_at), &kept.digest[..16]);
+        println!(
+            "    {:>4}  {:10} {}  sha256:{}",
+            kept.number,
+            kept.version,
+            utc_time(kept.activated_at),
+            &kept.digest[..16]
+        );
     }
     if !details.dead_letters.is_empty() {
         println!("  dead letters");

@@ -22,7 +22,7 @@ pub(super) struct BuildArgs {
     #[arg(default_value = ".")]
     directory: PathBuf,
     /// Cargo profile
-    #[arg(long, default_value = "release")]
+    #[arg(long, default_value = "component")]
     profile: String,
     /// Cargo features, separated by commas
     #[arg(long)]
@@ -44,12 +44,8 @@ pub(super) struct Build<'a> {
 
 /// Builds and checks one crate.
 pub(super) fn run(args: &BuildArgs) -> anyhow::Result<ExitCode> {
-    let build = Build {
-        directory: &args.directory,
-        package: None,
-        profile: &args.profile,
-        features: args.features.as_deref(),
-    };
+    let build =
+        Build { directory: &args.directory, package: None, profile: &args.profile, features: args.features.as_deref() };
     let component = build.run()?;
     let bytes = std::fs::read(&component).with_context(|| format!("cannot read {}", component.display()))?;
     let inspection = Runtime::inspect(&bytes)?;
@@ -83,9 +79,14 @@ impl Build<'_> {
         );
         add_target(self.directory)?;
         let mut cargo = Command::new("cargo");
-        cargo
-            .current_dir(self.directory)
-            .args(["build", "--target", TARGET, "--profile", self.profile, "--message-format=json-render-diagnostics"]);
+        cargo.current_dir(self.directory).args([
+            "build",
+            "--target",
+            TARGET,
+            "--profile",
+            self.profile,
+            "--message-format=json-render-diagnostics",
+        ]);
         if let Some(package) = self.package {
             cargo.args(["--package", package]);
         }

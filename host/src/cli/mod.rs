@@ -17,10 +17,9 @@ mod publish;
 
 mod subscribe;
 
-mod bench;
-
 mod connection;
 
+use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
@@ -55,8 +54,6 @@ enum Command {
     Pub(publish::PublishArgs),
     /// Subscribe and print messages
     Sub(subscribe::SubscribeArgs),
-    /// Measure a broker
-    Bench(bench::BenchArgs),
 }
 
 /// How client commands find the admin API.
@@ -80,7 +77,6 @@ pub fn main() -> ExitCode {
         Command::Plugin(args) => admin::plugin(&args),
         Command::Pub(args) => with_log("warn", || block_on(publish::run(args))),
         Command::Sub(args) => with_log("warn", || block_on(subscribe::run(args))),
-        Command::Bench(args) => with_log("warn", || block_on(bench::run(args))),
     };
     match result {
         Ok(code) => code,
@@ -94,7 +90,13 @@ pub fn main() -> ExitCode {
 /// Sends the log to stderr; `VESPIARY_LOG` says what of it, in the form of `RUST_LOG`.
 fn with_log<T>(default: &str, run: impl FnOnce() -> T) -> T {
     let filter = EnvFilter::try_from_env("VESPIARY_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    let stderr_is_terminal = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .with_ansi(stderr_is_terminal)
+        .init();
     run()
 }
 

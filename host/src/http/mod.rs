@@ -27,14 +27,16 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::watch;
-use vespiary_core::event::PluginName;
+use vespiary_core::Broker;
+use vespiary_core::event::{DropReason, PluginName};
 
 use crate::driver::Driver;
 use crate::plugins::Plugins;
 use crate::plugins::deploy::DeployError;
 use crate::plugins::manifest::parse_name;
+use crate::plugins::view::Inboxes;
 
 /// What the API reaches.
 #[derive(Clone)]
@@ -108,16 +110,42 @@ fn has_loopback_host(headers: &HeaderMap) -> bool {
 }
 
 async fn status(State(api): State<Api>) -> Response {
-    Json(json!({ "broker": api.driver.status(), "plugins": api.plugins.list(&api.driver.inboxes()) })).into_response()
+    let broker = api.driver.inspect(Broker::statistics);
+    let store = api.driver.store().commits();
+    let dropped: serde_json::Map<String, Value> =
+        DropReason::ALL.iter().map(|&(reason, name)| (name.to_owned(), api.driver.dropped(reason).into())).collect();
+    Json(json!({
+        "broker": {
+            "connections": broker.connections,
+            "sessions": broker.sessions,
+            "subscriptions": broker.subscriptions,
+            "retained_messages": broker.retained_messages,
+            "retained_bytes": broker.retained_bytes,
+            "inflight_messages": broker.inflight_messages,
+            "queued_messages": broker.queued_messages,
+            "queued_bytes": broker.queued_bytes,
+            "stored_messages": broker.stored_messages,
+            "inbox_events": broker.inbox_events,
+        },
+        "dropped": dropped,
+        "store": { "commits": store.commits, "changes": store.changes, "backlog_bytes": api.driver.store().backlog_bytes() },
+        "plugins": api.plugins.list(&inboxes(&api.driver)),
+    }))
+    .into_response()
+}
+
+/// Events that wait in each plugin's inbox.
+fn inboxes(driver: &Driver) -> Inboxes {
+    driver.inspect(|broker| broker.plugins().map(|plugin| (plugin.plugin.clone(), plugin.inbox_events)).collect())
 }
 
 async fn list(State(api): State<Api>) -> Response {
-    Json(api.plugins.list(&api.driver.inboxes())).into_response()
+    Json(api.plugins.list(&inboxes(&api.driver))).into_response()
 }
 
 async fn show(State(api): State<Api>, Path(name): Path<String>) -> Result<Response, Failure> {
     let name = known(&name)?;
-    blocking(move || api.plugins.show(&name, &api.driver.inboxes())).await
+    blocking(move || api.plugins.show(&name, &inboxes(&api.driver))).await
 }
 
 async fn deploy(State(api): State<Api>, headers: HeaderMap, component: Bytes) -> Result<Response, Failure> {
@@ -182,8 +210,9 @@ fn status_of(error: &DeployError) -> StatusCode {
             StatusCode::UNPROCESSABLE_ENTITY
         }
         DeployError::NotGranted(_) => StatusCode::FORBIDDEN,
+        DeployError::Refused(_) => StatusCode::CONFLICT,
         DeployError::Busy(_) | DeployError::TooMany(_) | DeployError::NoRevision { .. } => StatusCode::CONFLICT,
-        DeployError::Unknown(_) => StatusCode::NOT_FOUND,
+        DeployError::Unknown(_) | DeployError::MissingComponent { .. } => StatusCode::NOT_FOUND,
         DeployError::DoesNotRest(_) | DeployError::Store(_) | DeployError::Unconfirmed(_) => {
             StatusCode::INTERNAL_SERVER_ERROR
         }

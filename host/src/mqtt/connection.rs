@@ -38,8 +38,6 @@ pub(super) struct Connection {
     pub(super) patience: Cell<u32>,
     /// Server Keep Alive that CONNACK is to announce.
     pub(super) server_keep_alive_s: Cell<Option<u16>>,
-    /// Largest packet that the client takes.
-    pub(super) maximum_packet_size: Cell<u32>,
     /// Whether the turn that runs has something to write here.
     pub(super) dirty: Cell<bool>,
     /// Whether the worker knows that a gate is closed here.
@@ -91,7 +89,6 @@ impl Connection {
             protocol: Cell::new(Protocol::V3),
             patience: Cell::new(0),
             server_keep_alive_s: Cell::new(None),
-            maximum_packet_size: Cell::new(u32::MAX),
             dirty: Cell::new(false),
             held: Cell::new(false),
             flushed_weight: Cell::new(0),
@@ -236,7 +233,6 @@ impl Connection {
                 self.phase.set(Phase::Connecting);
                 self.protocol.set(accepted.connect.protocol);
                 self.server_keep_alive_s.set(accepted.server_keep_alive_s);
-                self.maximum_packet_size.set(accepted.connect.maximum_packet_size.unwrap_or(u32::MAX));
                 self.inbound.replace(Some(accepted.inbound));
                 worker.identified(self, accepted.keep_alive_s);
                 worker.push(Input::Connect { connection: self.id, connect: accepted.connect });

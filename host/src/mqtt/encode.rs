@@ -265,8 +265,7 @@ pub(super) fn suback(protocol: Protocol, packet_id: PacketId, reasons: &[ReasonC
             use v5::codec::SubscribeAckReason as Code;
             let status =
                 reasons.iter().map(|reason| Code::try_from(*reason as u8).unwrap_or(Code::UnspecifiedError)).collect();
-            let packet =
-                v5::codec::SubscribeAck { packet_id, properties: Vec::new(), reason_string: None, status };
+            let packet = v5::codec::SubscribeAck { packet_id, properties: Vec::new(), reason_string: None, status };
             put_v5(v5::codec::Packet::SubscribeAck(packet), out);
         }
     }
@@ -280,8 +279,7 @@ pub(super) fn unsuback(protocol: Protocol, packet_id: PacketId, reasons: &[Reaso
             use v5::codec::UnsubscribeAckReason as Code;
             let status =
                 reasons.iter().map(|reason| Code::try_from(*reason as u8).unwrap_or(Code::UnspecifiedError)).collect();
-            let packet =
-                v5::codec::UnsubscribeAck { packet_id, properties: Vec::new(), reason_string: None, status };
+            let packet = v5::codec::UnsubscribeAck { packet_id, properties: Vec::new(), reason_string: None, status };
             put_v5(v5::codec::Packet::UnsubscribeAck(packet), out);
         }
     }
@@ -358,10 +356,7 @@ pub(super) fn refusal(refusal: Refusal, out: &mut Vec<u8>) {
     match refusal {
         Refusal::Close => {}
         Refusal::V3(return_code) => {
-            put_v3(
-                v3::codec::Packet::ConnectAck(v3::codec::ConnectAck { return_code, session_present: false }),
-                out,
-            );
+            put_v3(v3::codec::Packet::ConnectAck(v3::codec::ConnectAck { return_code, session_present: false }), out);
         }
         Refusal::V5(reason_code) => {
             let packet = v5::codec::ConnectAck { reason_code, ..v5::codec::ConnectAck::default() };

@@ -185,7 +185,7 @@ mod tests {
             given += outgoing.advance(outgoing.unwritten() * 2 / 3);
         }
         given += outgoing.advance(outgoing.unwritten());
-        assert_eq!(given, (1..200).map(|round| round * 11).sum());
+        assert_eq!(given, (1..200).map(|round| round * 11).sum::<usize>());
     }
 
     #[test]

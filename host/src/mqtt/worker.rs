@@ -16,14 +16,15 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
-use vespiary_core::event::{AcknowledgeStep, ConnectionId, Delivery, Packet, Protocol, ReasonCode};
-use vespiary_core::{ChangeNumber, Effect, Input, Qos, Timestamp};
+use vespiary_core::event::{AcknowledgeStep, ConnectionId, Packet, Protocol, ReasonCode};
+use vespiary_core::{ChangeNumber, Effect, Input, Timestamp};
 
 use super::connection::Connection;
 use super::encode::{self, Announcement, Publishes};
 use super::slots::{NEVER, Slots};
 use super::translate::ConnectOptions;
 use super::{MqttOptions, ServeError};
+use crate::clock::wall_clock;
 use crate::driver::Driver;
 use crate::store::Durability;
 
@@ -74,6 +75,8 @@ pub(super) struct Worker {
     dirty: RefCell<Vec<Rc<Connection>>>,
     /// Connections with a closed gate.
     held: RefCell<Vec<Rc<Connection>>>,
+    /// Whether the store failed, so that what is held is never to leave.
+    failed: Cell<bool>,
     /// The last change that was durable when this worker last looked.
     durable: Cell<ChangeNumber>,
     /// Tasks that do not read because the store is behind; `None` while all may read.
@@ -116,7 +119,7 @@ pub(super) fn run(
 
 impl Worker {
     fn new(index: usize, driver: Arc<Driver>, options: Arc<MqttOptions>) -> Self {
-        let (durable, now) = (driver.store().durable(), driver.now());
+        let (durable, now) = (driver.store().durable(), wall_clock());
         Self {
             index,
             driver,
@@ -128,6 +131,7 @@ impl Worker {
             turn: RefCell::default(),
             dirty: RefCell::default(),
             held: RefCell::default(),
+            failed: Cell::new(false),
             durable: Cell::new(durable),
             paused: RefCell::default(),
             spare: RefCell::default(),
@@ -165,6 +169,7 @@ impl Worker {
                 if self.index == 0 {
                     tracing::error!(%reason, "the store failed; nothing more is acknowledged, stopping");
                 }
+                self.failed.set(true);
                 for connection in self.held.take() {
                     connection.outgoing.borrow_mut().drop_held();
                 }
@@ -237,7 +242,7 @@ impl Worker {
             if deadline != armed {
                 armed = deadline;
                 if let Some(deadline) = deadline {
-                    let wait_ms = deadline.since_ms(self.driver.now()).max(1);
+                    let wait_ms = deadline.since_ms(wall_clock()).max(1);
                     timer.as_mut().reset(tokio::time::Instant::now() + Duration::from_millis(wait_ms));
                 }
             }
@@ -319,7 +324,7 @@ impl Worker {
         let mut turn = self.turn.borrow_mut();
         let Turn { inputs, effects, publishes, dirty } = &mut *turn;
         std::mem::swap(inputs, &mut self.inputs.borrow_mut());
-        self.driver.turn(self.index, self.driver.now(), inputs, effects);
+        self.driver.turn(self.index, wall_clock(), inputs, effects);
         self.durable.set(self.driver.store().durable().max(self.durable.get()));
         for effect in effects.drain(..) {
             self.carry_out(effect, publishes);
@@ -352,6 +357,7 @@ impl Worker {
             | Effect::TakeCancelled { .. }
             | Effect::Settled { .. }
             | Effect::PluginActivated { .. }
+            | Effect::PluginRefused { .. }
             | Effect::PluginRemoved { .. }
             | Effect::Dropped { .. } => debug_assert!(false, "the driver hands a worker what is for connections"),
         }
@@ -360,7 +366,10 @@ impl Worker {
     fn send(&self, connection: &Rc<Connection>, after: ChangeNumber, packet: Packet, publishes: &mut Publishes) {
         let protocol = connection.protocol();
         match packet {
-            Packet::Publish(delivery) => self.publish(connection, after, &delivery, publishes),
+            Packet::Publish(delivery) => {
+                self.stage(connection, after, |out| publishes.append(&delivery, protocol, out));
+                connection.outgoing.borrow_mut().add_weight(delivery.message.weight());
+            }
             Packet::Acknowledge { packet_id, step, reason } => {
                 if protocol == Protocol::V3 && refuses_publish(step, reason) {
                     // 3.1.1 knows no refusal: the client keeps its message and may send it again when it is back
@@ -396,46 +405,8 @@ impl Worker {
         }
     }
 
-    fn publish(
-        &self,
-        connection: &Rc<Connection>,
-        after: ChangeNumber,
-        delivery: &Delivery,
-        publishes: &mut Publishes,
-    ) {
-        let weight = delivery.message.weight();
-        let mut fits = true;
-        self.stage(connection, after, |out| {
-            let start = out.len();
-            publishes.append(delivery, connection.protocol(), out);
-            fits = out.len() - start <= connection.maximum_packet_size.get() as usize;
-            if !fits {
-                out.truncate(start);
-            }
-        });
-        if fits {
-            connection.outgoing.borrow_mut().add_weight(weight);
-            return;
-        }
-        // The core counts with weights; here the packet turned out too large after all. It is to be treated as if it
-        // had been sent and acknowledged [MQTT-3.1.2-25].
-        self.push(Input::Written { connection: connection.id, bytes: weight });
-        if let Some(packet_id) = delivery.packet_id {
-            let (step, reason) = match delivery.qos {
-                Qos::ExactlyOnce => (AcknowledgeStep::Pubrec, ReasonCode::PacketTooLarge),
-                Qos::AtLeastOnce | Qos::AtMostOnce => (AcknowledgeStep::Puback, ReasonCode::Success),
-            };
-            self.push(Input::Acknowledge { connection: connection.id, packet_id, step, reason });
-        }
-    }
-
     /// Appends a packet to what a connection is about to write. It is written when the turn ends.
-    pub(super) fn stage(
-        &self,
-        connection: &Rc<Connection>,
-        after: ChangeNumber,
-        packet: impl FnOnce(&mut Vec<u8>),
-    ) {
+    pub(super) fn stage(&self, connection: &Rc<Connection>, after: ChangeNumber, packet: impl FnOnce(&mut Vec<u8>)) {
         let mut outgoing = connection.outgoing.borrow_mut();
         outgoing.lend(|| self.buffer());
         packet(outgoing.stage(after, self.durable.get()));
@@ -454,7 +425,9 @@ impl Worker {
     }
 
     fn list_if_held(&self, connection: &Rc<Connection>) {
-        if connection.outgoing.borrow().is_held() && !connection.held.replace(true) {
+        if self.failed.get() {
+            connection.outgoing.borrow_mut().drop_held();
+        } else if connection.outgoing.borrow().is_held() && !connection.held.replace(true) {
             self.held.borrow_mut().push(connection.clone());
         }
     }
@@ -498,7 +471,7 @@ impl Worker {
     }
 
     pub(super) fn read_the_clock(&self) {
-        self.now.set(self.driver.now());
+        self.now.set(wall_clock());
     }
 
     /// CONNECT has come: the keep-alive counts from now on [MQTT-3.1.2-22].

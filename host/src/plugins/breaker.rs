@@ -12,7 +12,7 @@ const LONGEST_PAUSE_MS: u64 = 300_000;
 
 /// The breaker of one plugin.
 #[derive(Debug, Clone)]
-pub struct Breaker {
+pub(super) struct Breaker {
     /// Failures in a row that open it.
     threshold: u32,
     /// Failures since the last success.
@@ -31,18 +31,18 @@ enum State {
 
 impl Breaker {
     /// A closed breaker that opens after `threshold` failures in a row.
-    pub fn new(threshold: u32) -> Self {
+    pub(super) fn new(threshold: u32) -> Self {
         Self { threshold, failures: 0, state: State::Closed, pause_ms: FIRST_PAUSE_MS }
     }
 
     /// An event was handled.
-    pub fn succeeded(&mut self) {
+    pub(super) fn succeeded(&mut self) {
         *self = Self::new(self.threshold);
     }
 
-    /// `count` events failed for `reason`. Gives `true` when this opened the breaker.
-    pub fn failed(&mut self, count: u32, reason: &str, now: Timestamp) -> bool {
-        self.failures = self.failures.saturating_add(count);
+    /// An event failed for `reason`. Gives `true` when this opened the breaker.
+    pub(super) fn failed(&mut self, reason: &str, now: Timestamp) -> bool {
+        self.failures = self.failures.saturating_add(1);
         match self.state {
             State::Open { .. } => return false,
             State::Closed if self.failures < self.threshold => return false,
@@ -53,13 +53,13 @@ impl Breaker {
     }
 
     /// Opens at once: the plugin cannot run at all.
-    pub fn open(&mut self, reason: &str, now: Timestamp) {
+    pub(super) fn open(&mut self, reason: &str, now: Timestamp) {
         self.state = State::Open { until: now.after_ms(self.pause_ms), reason: reason.to_owned() };
         self.pause_ms = (self.pause_ms * 2).min(LONGEST_PAUSE_MS);
     }
 
     /// Becomes half-open when the pause is over; gives `true` when it did.
-    pub fn try_again(&mut self, now: Timestamp) -> bool {
+    pub(super) fn try_again(&mut self, now: Timestamp) -> bool {
         match self.state {
             State::Open { until, .. } if until <= now => {
                 self.state = State::HalfOpen;
@@ -70,7 +70,7 @@ impl Breaker {
     }
 
     /// When the pause ends, and why there is one.
-    pub fn pause(&self) -> Option<(Timestamp, &str)> {
+    pub(super) fn pause(&self) -> Option<(Timestamp, &str)> {
         match &self.state {
             State::Open { until, reason } => Some((*until, reason)),
             State::Closed | State::HalfOpen => None,
@@ -78,7 +78,7 @@ impl Breaker {
     }
 
     /// Whether only one event is to be tried.
-    pub fn is_half_open(&self) -> bool {
+    pub(super) fn is_half_open(&self) -> bool {
         self.state == State::HalfOpen
     }
 }
@@ -90,15 +90,17 @@ mod tests {
     #[test]
     fn opens_after_failures_in_a_row_and_probes_with_growing_pauses() {
         let mut breaker = Breaker::new(3);
-        assert!(!breaker.failed(2, "a", Timestamp(0)));
+        assert!(!breaker.failed("a", Timestamp(0)));
+        assert!(!breaker.failed("a", Timestamp(0)));
         breaker.succeeded();
-        assert!(!breaker.failed(2, "a", Timestamp(0)));
-        assert!(breaker.failed(1, "b", Timestamp(0)));
+        assert!(!breaker.failed("a", Timestamp(0)));
+        assert!(!breaker.failed("a", Timestamp(0)));
+        assert!(breaker.failed("b", Timestamp(0)));
         assert_eq!(breaker.pause(), Some((Timestamp(FIRST_PAUSE_MS), "b")));
         assert!(!breaker.try_again(Timestamp(FIRST_PAUSE_MS - 1)));
         assert!(breaker.try_again(Timestamp(FIRST_PAUSE_MS)));
         assert!(breaker.is_half_open());
-        assert!(breaker.failed(1, "c", Timestamp(FIRST_PAUSE_MS)));
+        assert!(breaker.failed("c", Timestamp(FIRST_PAUSE_MS)));
         assert_eq!(breaker.pause(), Some((Timestamp(3 * FIRST_PAUSE_MS), "c")));
         assert!(breaker.try_again(Timestamp(u64::MAX)));
         breaker.succeeded();

@@ -15,10 +15,10 @@ use sha2::{Digest, Sha256};
 use vespiary_core::Input;
 use vespiary_core::event::{Activation, PluginName, Revision};
 
+use super::Plugins;
 use super::grants::{Grants, NotGranted};
 use super::manifest::{Manifest, ManifestError};
-use super::plugin::{Code, Phase, Plugin};
-use super::Plugins;
+use super::plugin::{Code, Phase, Plugin, Refused};
 use crate::clock::wall_clock;
 use crate::store::StoreError;
 use crate::wasm::{CallError, Compiled, ComponentError, Instance, InstanceContext, LogLevel, Runtime};
@@ -104,8 +104,21 @@ pub enum DeployError {
     #[error("plugin {0} does not come to rest: its call did not end after it was interrupted; nothing was switched")]
     DoesNotRest(String),
     /// The store failed.
-    #[error("failed to {0}")]
+    #[error("{0}")]
     Store(#[from] StoreError),
+    /// The component of a revision is gone from the data directory.
+    #[error(
+        "the component of revision {revision} (sha256:{digest}) is missing from the data directory: deploy it again"
+    )]
+    MissingComponent {
+        /// The revision.
+        revision: u32,
+        /// Its digest, in hex.
+        digest: String,
+    },
+    /// The broker is at one of its bounds.
+    #[error("the broker refused to activate plugin {0}: limits.sessions or limits.plugins is reached")]
+    Refused(String),
     /// The switch is not known to be on disk.
     #[error("the switch of plugin {0} was not confirmed in time: see `vespiary plugin show {0}` for what is active")]
     Unconfirmed(String),
@@ -147,9 +160,8 @@ impl Plugins {
             None => history.iter().find(|revision| revision.digest != active.digest),
         };
         let wanted = || to.map_or_else(|| "earlier revision".to_owned(), |number| format!("revision {number}"));
-        let target = target
-            .ok_or_else(|| DeployError::NoRevision { plugin: name.0.to_string(), wanted: wanted() })?;
-        let component = self.store.components().get(&target.digest)?;
+        let target = target.ok_or_else(|| DeployError::NoRevision { plugin: name.0.to_string(), wanted: wanted() })?;
+        let component = self.component_of(target)?;
         self.deploy(&component)
     }
 
@@ -194,9 +206,14 @@ impl Plugins {
 
     /// The code of a revision that was deployed before, ready to run.
     pub(super) fn load(&self, plugin: &Plugin, revision: &Revision) -> Result<Code, DeployError> {
-        let component = self.store.components().get(&revision.digest)?;
+        let component = self.component_of(revision)?;
         let staged = self.stage(&component)?;
         Ok(self.warm(plugin, &staged)?.code)
+    }
+
+    fn component_of(&self, revision: &Revision) -> Result<Vec<u8>, DeployError> {
+        let missing = || DeployError::MissingComponent { revision: revision.number, digest: hex(&revision.digest) };
+        self.store.components().get(&revision.digest)?.ok_or_else(missing)
     }
 
     /// A new instance that has run `init`.
@@ -265,7 +282,7 @@ impl Plugins {
 
     fn deploy_staged(&self, plugin: &Arc<Plugin>, staged: &Staged<'_>) -> Result<Deployed, DeployError> {
         let warm = self.warm(plugin, staged)?;
-        self.store.components().put(&staged.digest, staged.bytes)?;
+        self.store.components().put(staged.bytes)?;
         let replaced = plugin.run(|run| run.revision.clone());
         let history = self.store.plugin_history(&plugin.name)?;
         let last = history.iter().chain(&replaced).map(|revision| revision.number).max();
@@ -279,10 +296,9 @@ impl Plugins {
         self.quiesce(plugin)?;
         self.switch(plugin, &revision, warm.code)?;
         let pause = paused_at.elapsed();
-        plugin.log.note(
-            LogLevel::Info,
-            format!("revision {} (version {}) is active", revision.number, revision.version),
-        );
+        plugin
+            .log
+            .note(LogLevel::Info, format!("revision {} (version {}) is active", revision.number, revision.version));
         Ok(Deployed {
             plugin: plugin.name.0.to_string(),
             revision: revision.number,
@@ -302,8 +318,7 @@ impl Plugins {
         let started = Instant::now();
         let compiled = self.runtime.compile(&staged.digest, staged.bytes)?;
         let compile = started.elapsed();
-        let does_not_start =
-            |source| DeployError::DoesNotStart { plugin: plugin.name.0.to_string(), source };
+        let does_not_start = |source| DeployError::DoesNotStart { plugin: plugin.name.0.to_string(), source };
         let mut instance = self.warm_instance(plugin, &compiled, &staged.grants).map_err(does_not_start)?;
         instance.health().map_err(does_not_start)?;
         let code = Code { compiled, grants: staged.grants.clone(), instance: Some(instance) };
@@ -329,9 +344,7 @@ impl Plugins {
                 interrupter.interrupt();
             }
         });
-        plugin
-            .wait(INTERRUPT_TIMEOUT, resting)
-            .ok_or_else(|| DeployError::DoesNotRest(plugin.name.0.to_string()))
+        plugin.wait(INTERRUPT_TIMEOUT, resting).ok_or_else(|| DeployError::DoesNotRest(plugin.name.0.to_string()))
     }
 
     /// Makes `code` the active revision, in one transaction.
@@ -353,7 +366,8 @@ impl Plugins {
     /// Waits until the broker has answered and its answer is on disk.
     fn confirm(&self, plugin: &Plugin) -> Result<(), DeployError> {
         let unconfirmed = || DeployError::Unconfirmed(plugin.name.0.to_string());
-        let after = plugin.wait(COMMIT_TIMEOUT, |run| run.answered.take()).ok_or_else(unconfirmed)?;
+        let answer = plugin.wait(COMMIT_TIMEOUT, |run| run.answered.take()).ok_or_else(unconfirmed)?;
+        let after = answer.map_err(|Refused| DeployError::Refused(plugin.name.0.to_string()))?;
         if self.pool.wait_durable(after, COMMIT_TIMEOUT) { Ok(()) } else { Err(unconfirmed()) }
     }
 }

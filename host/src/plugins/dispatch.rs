@@ -7,12 +7,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use vespiary_core::Input;
 use vespiary_core::event::{Effect, InboxEvent, Outcome, PluginName, Settlement};
+use vespiary_core::{Input, Timestamp};
 
-use super::plugin::{Code, Phase, Plugin};
-use super::pool::Job;
 use super::Plugins;
+use super::plugin::{Code, Phase, Plugin, Refused};
+use super::pool::Job;
 use crate::clock::wall_clock;
 use crate::wasm::{CallError, EventResult, Handled, Instance, LogLevel};
 
@@ -43,11 +43,14 @@ impl Plugins {
                 plugin.run(|run| {
                     run.session = Some(session);
                     run.settled = run.settled.max(after);
-                    run.answered = Some(after);
+                    run.answered = Some(Ok(after));
                 });
             }),
+            Effect::PluginRefused { plugin, reason: _ } => self.with(&plugin, |plugin| {
+                plugin.run(|run| run.answered = Some(Err(Refused)));
+            }),
             Effect::PluginRemoved { plugin, after } => self.with(&plugin, |plugin| {
-                plugin.run(|run| run.answered = Some(after));
+                plugin.run(|run| run.answered = Some(Ok(after)));
             }),
             Effect::Send { .. } | Effect::Close { .. } | Effect::Dropped { .. } => {}
         }
@@ -112,7 +115,7 @@ impl Plugins {
         };
         let snapshot = match self.store.snapshot(session) {
             Ok(snapshot) => snapshot,
-            Err(error) => return self.cannot_run(plugin, &format!("failed to {error}")),
+            Err(error) => return self.cannot_run(plugin, &error.to_string()),
         };
         let started = Instant::now();
         let result = instance.handle(wall_clock(), snapshot, &events);
@@ -135,13 +138,14 @@ impl Plugins {
 
     /// The warm instance, or a new one where the last call killed it.
     fn ready_instance(&self, plugin: &Plugin) -> Result<(Instance, vespiary_core::event::SessionId), String> {
-        let (warm, code, session) = plugin.run(|run| {
-            let code = run.code.as_mut()?;
-            let warm = code.instance.take();
-            let cold = Code { compiled: code.compiled.clone(), grants: code.grants.clone(), instance: None };
-            Some((warm, cold, run.session?))
-        })
-        .ok_or("it has no code")?;
+        let (warm, code, session) = plugin
+            .run(|run| {
+                let code = run.code.as_mut()?;
+                let warm = code.instance.take();
+                let cold = Code { compiled: code.compiled.clone(), grants: code.grants.clone(), instance: None };
+                Some((warm, cold, run.session?))
+            })
+            .ok_or("it has no code")?;
         let instance = match warm {
             Some(instance) => instance,
             None => self.warm_instance(plugin, &code.compiled, &code.grants).map_err(|error| error.to_string())?,
@@ -155,28 +159,27 @@ impl Plugins {
     fn outcomes(&self, plugin: &Plugin, events: &[InboxEvent], handled: Vec<Handled>) -> Settlement {
         let now = wall_clock();
         let mut settlement = Settlement::default();
-        let (mut succeeded, mut failures) = (0u32, 0u32);
-        let mut last_reason = String::new();
         let mut denied = 0;
         for one in handled {
             denied += u64::from(one.denied);
             let Some(event) = events.iter().find(|event| event.sequence == one.sequence) else { continue };
             let outcome = match one.result {
                 EventResult::Done => {
-                    succeeded += 1;
+                    plugin.run(|run| run.breaker.succeeded());
                     settlement.publishes.extend(one.publishes);
                     settlement.writes.extend(one.writes);
                     Outcome::Done
                 }
                 EventResult::Retry(reason) => {
-                    failures += 1;
-                    last_reason.clone_from(&reason);
+                    failed(plugin, now, &reason);
                     self.retry(plugin, event, &reason)
                 }
                 EventResult::Reject(reason) => {
-                    last_reason.clone_from(&reason);
-                    // A rejected event is an answer, not a failure of the plugin.
-                    succeeded += 1;
+                    // Saying no to an event is an answer, not a failure of the plugin.
+                    plugin.run(|run| {
+                        run.note_failure(now, &reason);
+                        run.breaker.succeeded();
+                    });
                     dead_letter(plugin, event, reason)
                 }
                 EventResult::Untouched => continue,
@@ -187,48 +190,29 @@ impl Plugins {
             count(&mut run.counts, &settlement);
             run.counts.denied += denied;
             run.isolating = run.isolating.saturating_sub(settlement.outcomes.len());
-            if !last_reason.is_empty() {
-                run.note_failure(now, &last_reason);
-            }
-            if succeeded > 0 {
-                run.breaker.succeeded();
-            }
-            if failures > 0 && run.breaker.failed(failures, &last_reason, now) {
-                plugin.log.note(LogLevel::Error, format!("stopped: it keeps failing: {last_reason}"));
-            }
         });
         settlement
     }
 
     /// A call failed as a whole: a single event is to blame for itself; of several, each is tried alone.
     fn call_failed(&self, plugin: &Plugin, events: &[InboxEvent], error: &CallError) {
-        let now = wall_clock();
         let reason = error.to_string();
-        let stopped = plugin.run(|run| {
-            run.counts.failed_calls += 1;
-            run.note_failure(now, &reason);
-            if events.len() > 1 {
-                run.isolating = events.len();
-                return false;
-            }
-            run.breaker.failed(1, &reason, now)
-        });
+        plugin.run(|run| run.counts.failed_calls += 1);
         let [event] = events else {
+            plugin.run(|run| run.isolating = events.len());
             plugin.log.note(
                 LogLevel::Warn,
                 format!("a call with {} events failed, each is tried alone now: {reason}", events.len()),
             );
             return self.give_back(plugin);
         };
+        failed(plugin, wall_clock(), &reason);
         let outcome = self.retry(plugin, event, &reason);
         let settlement = Settlement { outcomes: vec![(event.sequence, outcome)], ..Settlement::default() };
         plugin.run(|run| {
             count(&mut run.counts, &settlement);
             run.isolating = run.isolating.saturating_sub(1);
         });
-        if stopped {
-            plugin.log.note(LogLevel::Error, format!("stopped: it keeps failing: {reason}"));
-        }
         self.settle(plugin, settlement);
     }
 
@@ -278,6 +262,17 @@ impl Plugins {
             self.post(Input::ReturnEvents { plugin: plugin.name.clone() });
         });
         self.ask(plugin);
+    }
+}
+
+/// Notes that an event failed, and stops the plugin if too many have in a row.
+fn failed(plugin: &Plugin, now: Timestamp, reason: &str) {
+    let stopped = plugin.run(|run| {
+        run.note_failure(now, reason);
+        run.breaker.failed(reason, now)
+    });
+    if stopped {
+        plugin.log.note(LogLevel::Error, format!("stopped: it keeps failing: {reason}"));
     }
 }
 

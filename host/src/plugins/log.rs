@@ -17,7 +17,7 @@ const LINES: usize = 1_000;
 
 /// The log of one plugin.
 #[derive(Debug)]
-pub struct PluginLog {
+pub(super) struct PluginLog {
     plugin: PluginName,
     lines: Mutex<VecDeque<Entry>>,
 }
@@ -35,12 +35,12 @@ pub struct Entry {
 
 impl PluginLog {
     /// An empty log.
-    pub fn new(plugin: PluginName) -> Self {
+    pub(super) fn new(plugin: PluginName) -> Self {
         Self { plugin, lines: Mutex::default() }
     }
 
     /// Keeps a line that the plugin wrote and passes it on.
-    pub fn write(&self, line: LogLine) {
+    pub(super) fn write(&self, line: LogLine) {
         let plugin = &*self.plugin.0;
         let message = line.message;
         let level = match line.level {
@@ -77,12 +77,12 @@ impl PluginLog {
     }
 
     /// Keeps a line about the plugin, from the broker.
-    pub fn note(&self, level: LogLevel, message: impl Into<String>) {
+    pub(super) fn note(&self, level: LogLevel, message: impl Into<String>) {
         self.write(LogLine { level, message: message.into() });
     }
 
     /// The last `count` lines, oldest first.
-    pub fn tail(&self, count: usize) -> Vec<Entry> {
+    pub(super) fn tail(&self, count: usize) -> Vec<Entry> {
         let lines = self.lock();
         lines.iter().skip(lines.len().saturating_sub(count)).cloned().collect()
     }

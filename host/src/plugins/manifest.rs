@@ -100,7 +100,10 @@ impl Manifest {
         let raw: RawManifest = serde_json::from_slice(section).map_err(malformed)?;
         for (field, text) in [("version", &raw.version), ("description", &raw.description)] {
             if text.len() > TEXT_BYTES || text.chars().any(char::is_control) {
-                return Err(refused(field, format!("it is longer than {TEXT_BYTES} bytes or holds control characters")));
+                return Err(refused(
+                    field,
+                    format!("it is longer than {TEXT_BYTES} bytes or holds control characters"),
+                ));
             }
         }
         for (field, length) in [("subscribes", raw.subscribes.len()), ("publishes", raw.publishes.len())] {
@@ -166,10 +169,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!(&*manifest.name.0, "asset-health");
-        assert_eq!(
-            manifest.subscribes,
-            [(TopicFilter::parse("assets/+/vibration").unwrap(), Qos::AtLeastOnce)]
-        );
+        assert_eq!(manifest.subscribes, [(TopicFilter::parse("assets/+/vibration").unwrap(), Qos::AtLeastOnce)]);
         assert_eq!(manifest.publishes, [TopicFilter::parse("assets/+/alerts").unwrap()]);
     }
 
@@ -184,7 +184,10 @@ mod tests {
                 r#"{"manifest":1,"name":"a","version":"1","subscribes":[{"filter":"a","qos":1},{"filter":"a/#/b","qos":1}]}"#,
                 "subscribes[1] is refused: \"a/#/b\" is not a topic filter: '#' must be the whole last level",
             ),
-            (r#"{"manifest":1,"name":"a","version":"1","subscribes":[{"filter":"a","qos":3}]}"#, "QoS 3 does not exist"),
+            (
+                r#"{"manifest":1,"name":"a","version":"1","subscribes":[{"filter":"a","qos":3}]}"#,
+                "QoS 3 does not exist",
+            ),
             (r#"{"manifest":1,"name":"a","version":"1","publishes":["a","+b"]}"#, "publishes[1] is refused"),
             (r#"{"manifest":1,"name":"a","version":"1\u0007"}"#, "version is refused"),
         ] {

@@ -25,6 +25,9 @@ mod breaker;
 
 mod log;
 
+pub use self::log::Entry;
+pub use self::plugin::{Counts, Failure};
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
@@ -34,7 +37,7 @@ use vespiary_core::Input;
 use vespiary_core::event::{PluginName, Revision, SessionId};
 
 use self::grants::Policy;
-use self::plugin::{Code, Plugin};
+use self::plugin::Plugin;
 use self::pool::Pool;
 use crate::config::Config;
 use crate::store::{Durability, Store};
@@ -174,7 +177,7 @@ impl Plugins {
             match self.store.plugin_history(&name) {
                 Ok(history) => kept.extend(history.into_iter().map(|revision| revision.digest)),
                 Err(error) => {
-                    tracing::warn!("components are not cleaned up: failed to {error}");
+                    tracing::warn!("components are not cleaned up: {error}");
                     return;
                 }
             }
@@ -183,11 +186,11 @@ impl Plugins {
             Ok(all) => {
                 for digest in all.into_iter().filter(|digest| !kept.contains(digest)) {
                     if let Err(error) = self.store.components().remove(&digest) {
-                        tracing::warn!("a component that nothing refers to stays: failed to {error}");
+                        tracing::warn!("a component that nothing refers to stays: {error}");
                     }
                 }
             }
-            Err(error) => tracing::warn!("components are not cleaned up: failed to {error}"),
+            Err(error) => tracing::warn!("components are not cleaned up: {error}"),
         }
     }
 

@@ -22,8 +22,7 @@ use crate::clock::wall_clock;
 use crate::wasm::{Compiled, Instance, Interrupter};
 
 /// A deployed plugin.
-#[derive(Debug)]
-pub struct Plugin {
+pub(super) struct Plugin {
     /// Its name.
     pub name: PluginName,
     /// Its log.
@@ -34,8 +33,7 @@ pub struct Plugin {
 }
 
 /// What changes while a plugin runs.
-#[derive(Debug)]
-pub struct Run {
+pub(super) struct Run {
     /// Where the batch is.
     pub phase: Phase,
     /// Whether a deploy or a removal is under way; no other may begin.
@@ -59,7 +57,7 @@ pub struct Run {
     /// The next call reads state only after this change is durable.
     pub settled: ChangeNumber,
     /// What the core answered to an activation or a removal: the change it rests on.
-    pub answered: Option<ChangeNumber>,
+    pub answered: Option<Result<ChangeNumber, Refused>>,
     /// Interrupts the call under way, if there is one.
     pub interrupter: Option<Interrupter>,
     /// What happened since start.
@@ -68,7 +66,7 @@ pub struct Run {
 
 /// Where a plugin's batch is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
+pub(super) enum Phase {
     /// Nothing is out and nothing is asked for.
     Resting,
     /// The core was asked for events.
@@ -82,9 +80,12 @@ pub enum Phase {
     },
 }
 
+/// The core refused an activation: one of its bounds is reached.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Refused;
+
 /// The live code of a plugin.
-#[derive(Debug)]
-pub struct Code {
+pub(super) struct Code {
     /// The compiled component.
     pub compiled: Compiled,
     /// What it may do.
@@ -127,7 +128,7 @@ pub struct Failure {
 
 impl Plugin {
     /// A plugin without code.
-    pub fn new(name: PluginName, breaker_failures: u32) -> Self {
+    pub(super) fn new(name: PluginName, breaker_failures: u32) -> Self {
         let run = Run {
             phase: Phase::Resting,
             deploying: false,
@@ -144,23 +145,18 @@ impl Plugin {
             interrupter: None,
             counts: Counts::default(),
         };
-        Self {
-            log: Arc::new(PluginLog::new(name.clone())),
-            name,
-            run: Mutex::new(run),
-            changed: Condvar::new(),
-        }
+        Self { log: Arc::new(PluginLog::new(name.clone())), name, run: Mutex::new(run), changed: Condvar::new() }
     }
 
     /// Looks at or changes how it runs, and wakes who waits for a change.
-    pub fn run<R>(&self, change: impl FnOnce(&mut Run) -> R) -> R {
+    pub(super) fn run<R>(&self, change: impl FnOnce(&mut Run) -> R) -> R {
         let result = change(&mut self.lock());
         self.changed.notify_all();
         result
     }
 
     /// Blocks until `condition` gives a value, at most for `timeout`.
-    pub fn wait<R>(&self, timeout: Duration, mut condition: impl FnMut(&mut Run) -> Option<R>) -> Option<R> {
+    pub(super) fn wait<R>(&self, timeout: Duration, mut condition: impl FnMut(&mut Run) -> Option<R>) -> Option<R> {
         let deadline = Instant::now() + timeout;
         let mut run = self.lock();
         loop {
@@ -180,24 +176,30 @@ impl Plugin {
     }
 }
 
+impl std::fmt::Debug for Plugin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Plugin").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
 impl Run {
     /// Whether events may be asked for.
-    pub fn may_ask(&self) -> bool {
+    pub(super) fn may_ask(&self) -> bool {
         !self.swapping && !self.paused && self.broken.is_none() && self.breaker.pause().is_none() && self.code.is_some()
     }
 
     /// Events to ask for: one while a culprit is looked for or the breaker tries again.
-    pub fn batch(&self, most: usize) -> usize {
+    pub(super) fn batch(&self, most: usize) -> usize {
         if self.isolating > 0 || self.breaker.is_half_open() { 1 } else { most }
     }
 
     /// Notes a failure, for the operator.
-    pub fn note_failure(&mut self, now: Timestamp, reason: &str) {
+    pub(super) fn note_failure(&mut self, now: Timestamp, reason: &str) {
         self.counts.last_failure = Some(Failure { at: now.0, reason: reason.to_owned() });
     }
 
     /// What it is doing, in a word and, where it is not running, a reason.
-    pub fn status(&self) -> (&'static str, Option<String>) {
+    pub(super) fn status(&self) -> (&'static str, Option<String>) {
         if let Some(reason) = &self.broken {
             return ("broken", Some(reason.clone()));
         }

@@ -16,7 +16,7 @@ use super::plugin::Plugin;
 
 /// A batch for one plugin.
 #[derive(Debug)]
-pub struct Job {
+pub(super) struct Job {
     /// Whose events they are.
     pub plugin: Arc<Plugin>,
     /// The events, never none.
@@ -25,7 +25,7 @@ pub struct Job {
 
 /// The queue of batches.
 #[derive(Debug, Default)]
-pub struct Pool {
+pub(super) struct Pool {
     queue: Mutex<Queue>,
     /// Signalled when a batch is ready, when a change became durable and when the pool stops.
     changed: Condvar,
@@ -45,7 +45,7 @@ struct Queue {
 
 impl Pool {
     /// Queues a batch that may run once `after` is durable.
-    pub fn submit(&self, job: Job, after: ChangeNumber) {
+    pub(super) fn submit(&self, job: Job, after: ChangeNumber) {
         let mut queue = self.lock();
         if queue.stopping {
             return;
@@ -59,7 +59,7 @@ impl Pool {
     }
 
     /// Says that changes up to `number` are durable.
-    pub fn durable(&self, number: ChangeNumber) {
+    pub(super) fn durable(&self, number: ChangeNumber) {
         let mut queue = self.lock();
         queue.durable = queue.durable.max(number);
         let mut still_parked = Vec::with_capacity(queue.parked.len());
@@ -75,7 +75,7 @@ impl Pool {
     }
 
     /// The next batch; blocks until there is one, and gives none when the pool stops.
-    pub fn next(&self) -> Option<Job> {
+    pub(super) fn next(&self) -> Option<Job> {
         let mut queue = self.lock();
         loop {
             if queue.stopping {
@@ -89,7 +89,7 @@ impl Pool {
     }
 
     /// Blocks until `number` is durable; `false` when the pool stops or `timeout` passes first.
-    pub fn wait_durable(&self, number: ChangeNumber, timeout: Duration) -> bool {
+    pub(super) fn wait_durable(&self, number: ChangeNumber, timeout: Duration) -> bool {
         let deadline = Instant::now() + timeout;
         let mut queue = self.lock();
         while queue.durable < number {
@@ -103,7 +103,7 @@ impl Pool {
     }
 
     /// Makes every thread end after the call that it is in. Batches that wait stay in their inboxes.
-    pub fn stop(&self) {
+    pub(super) fn stop(&self) {
         let mut queue = self.lock();
         queue.stopping = true;
         queue.ready.clear();
@@ -112,7 +112,7 @@ impl Pool {
     }
 
     /// Whether [`Pool::stop`] was called.
-    pub fn is_stopping(&self) -> bool {
+    pub(super) fn is_stopping(&self) -> bool {
         self.lock().stopping
     }
 

@@ -112,9 +112,8 @@ impl Plugins {
     /// Everything about one plugin.
     pub fn show(&self, name: &PluginName, inboxes: &Inboxes) -> Result<Details, DeployError> {
         let plugin = self.find(name).ok_or_else(|| DeployError::Unknown(name.0.to_string()))?;
-        let (grants, counts, session) = plugin.run(|run| {
-            (run.code.as_ref().map(|code| code.grants.clone()), run.counts.clone(), run.session)
-        });
+        let (grants, counts, session) =
+            plugin.run(|run| (run.code.as_ref().map(|code| code.grants.clone()), run.counts.clone(), run.session));
         let letters = match session {
             Some(session) => self.store.dead_letters(session, DEAD_LETTERS)?,
             None => Vec::new(),
@@ -128,7 +127,9 @@ impl Plugins {
                 .into_iter()
                 .flatten()
                 .collect(),
-            publishes: grants.map(|grants| grants.publishes.iter().map(ToString::to_string).collect()).unwrap_or_default(),
+            publishes: grants
+                .map(|grants| grants.publishes.iter().map(ToString::to_string).collect())
+                .unwrap_or_default(),
             config: grants.map(|grants| grants.config.keys().cloned().collect()).unwrap_or_default(),
             counts,
             history: history

@@ -24,7 +24,7 @@ const NEW_DATABASE_FILE: &str = "vespiary.redb.new";
 const LOCK_FILE: &str = "lock";
 
 /// Work at opening that lasts longer than this is logged, and its progress this often.
-const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+pub(super) const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Makes sure that a directory exists and that nobody but its owner can enter it.
 pub(super) fn create_private(path: &Path) -> Result<(), StoreError> {
@@ -47,7 +47,8 @@ pub(super) fn create_private(path: &Path) -> Result<(), StoreError> {
             if mode != 0o700 { set_private(path) } else { Ok(()) }
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let Some(parent) = path.parent() else {
+            // Without a parent to make, trying again would not end.
+            let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) else {
                 return Err(StoreError::io("create", path)(error));
             };
             fs::create_dir_all(parent).map_err(StoreError::io("create", parent))?;

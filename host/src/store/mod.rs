@@ -18,10 +18,14 @@ mod restore;
 mod snapshot;
 mod tables;
 
+#[cfg(test)]
+mod tests;
+
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Instant;
 
 use redb::Database;
 use tokio::sync::watch;
@@ -109,7 +113,12 @@ impl Store {
 
     /// Reads an open database back, and starts the thread that writes.
     fn start(database: Database, path: Arc<Path>, components: Components, lock: File) -> Result<Opened, StoreError> {
+        let started = Instant::now();
         let restored = restore::read(&database, &path)?;
+        if started.elapsed() > directory::PROGRESS_INTERVAL {
+            let changes = restored.changes.len();
+            tracing::info!(path = %path.display(), changes, elapsed = ?started.elapsed(), "read the database back");
+        }
         let database = Arc::new(database);
         let committer = Committer::start(database.clone(), restored.highest)
             .map_err(StoreError::io("start the thread that writes to", &path))?;

@@ -69,7 +69,7 @@ fn in_one_piece<S: Serializer>(bytes: &&[u8], serializer: S) -> Result<S::Ok, S:
     serializer.serialize_bytes(bytes)
 }
 
-/// Bytes that may be absent, serialised in one piece.
+/// Bytes within an `Option`, serialised in one piece.
 #[derive(Serialize, Deserialize)]
 struct BytesRow<'a>(#[serde(borrow, serialize_with = "in_one_piece")] &'a [u8]);
 

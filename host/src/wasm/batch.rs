@@ -13,6 +13,7 @@ use vespiary_core::event::{Sequence, StateWrite};
 use vespiary_core::message::Message;
 
 use super::limits::WasmLimits;
+use super::state::StateRead;
 
 /// Longest key in bytes.
 const KEY_BYTES: usize = 512;
@@ -20,26 +21,6 @@ const KEY_BYTES: usize = 512;
 const SCAN_ENTRIES: usize = 1_000;
 /// Entries asked of the snapshot at a time, so that large values do not pile up before they are counted.
 const SCAN_PAGE: usize = 64;
-
-/// A plugin's committed state as of the beginning of a call.
-pub trait StateRead: Send {
-    /// The value of a key.
-    fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StateUnavailable>;
-
-    /// Up to `limit` entries whose keys begin with `prefix`, in the order of keys, from the first key greater than
-    /// `after` if it is given.
-    fn scan(
-        &self,
-        prefix: &str,
-        after: Option<&str>,
-        limit: usize,
-    ) -> Result<Vec<(String, Vec<u8>)>, StateUnavailable>;
-}
-
-/// The store could not be read, and what it says.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the state cannot be read: {0}")]
-pub struct StateUnavailable(pub String);
 
 /// An event that was handed to a guest, and what came of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -218,8 +199,8 @@ impl Batch {
         let replaced = newest.filter(|&newest| newest >= self.mark.writes);
         let written_bytes =
             self.written_bytes + weight(&write) - replaced.map_or(0, |at| weight(&self.writes[at].write));
-        if written_bytes > limits.state_bytes_per_call {
-            let limit = limits.state_bytes_per_call;
+        if written_bytes > limits.write_bytes_per_call {
+            let limit = limits.write_bytes_per_call;
             return Err(Refusal::QuotaExceeded(format!("one call may write {limit} bytes of state")));
         }
         self.written_bytes = written_bytes;
@@ -264,7 +245,9 @@ impl Batch {
             bytes += key.len() + value.len();
             if bytes > limits.state_scan_bytes {
                 let limit = limits.state_scan_bytes;
-                return Err(Refusal::QuotaExceeded(format!("these entries hold more than {limit} bytes; ask for fewer")));
+                return Err(Refusal::QuotaExceeded(format!(
+                    "these entries hold more than {limit} bytes; ask for fewer"
+                )));
             }
             entries.push((key, value));
         }

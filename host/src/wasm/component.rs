@@ -3,6 +3,7 @@
 //! A cache file is named by the component's digest and the engine's fingerprint, and ends with a checksum of its content:
 //! it is native code, so it is run only from a directory that belongs to us (0700, files 0600) and only undamaged.
 
+use std::fmt;
 use std::fs;
 use std::hash::{Hash, Hasher};
 use std::io::{self, Write};
@@ -40,6 +41,12 @@ impl Compiled {
         };
         let pre = linker.instantiate_pre(component).map_err(mismatch)?;
         Ok(Self { pre: PluginPre::new(pre).map_err(mismatch)?, begins: Arc::default() })
+    }
+}
+
+impl fmt::Debug for Compiled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Compiled").finish_non_exhaustive()
     }
 }
 

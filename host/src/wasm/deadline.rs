@@ -1,5 +1,6 @@
 //! When a call is over: at its deadline, or when somebody interrupts it.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -76,5 +77,11 @@ impl Interrupter {
         if let Some(engine) = self.engine.upgrade() {
             engine.increment_epoch();
         }
+    }
+}
+
+impl fmt::Debug for Interrupter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Interrupter").field("interrupted", &self.interrupted).finish_non_exhaustive()
     }
 }

@@ -4,6 +4,7 @@
 //! explained. After an error the instance is dead, whatever its memory holds.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use vespiary_core::message::Timestamp;
 use vespiary_core::topic::TopicFilter;
 use wasmtime::{Store, UpdateDeadline};
 
-use super::batch::{Batch, EventResult, Handled, StateRead};
+use super::batch::{Batch, EventResult, Handled};
 use super::bindings::Plugin;
 use super::bindings::exports::vespiary::plugin::handler;
 use super::component::Compiled;
@@ -23,6 +24,7 @@ use super::error::{CallError, bounded};
 use super::host::{HostState, MemoryLimiter, publisher_of};
 use super::limits::WasmLimits;
 use super::log::{GuestLog, LogSink};
+use super::state::StateRead;
 use super::{properties, trap, wasi};
 
 /// Longest reason of an outcome, or of `init` and `health`, in bytes.
@@ -122,7 +124,7 @@ impl Instance {
     pub fn handle(
         &mut self,
         now: Timestamp,
-        state: Box<dyn StateRead>,
+        state: impl StateRead + 'static,
         events: &[InboxEvent],
     ) -> Result<Vec<Handled>, CallError> {
         let taken = if self.takes_batches() { events.len() } else { events.len().min(1) };
@@ -132,7 +134,7 @@ impl Instance {
         }
         let data = self.store.data_mut();
         data.now = now;
-        data.batch = Some(Batch::new(state, batch.iter().map(|event| event.sequence).collect()));
+        data.batch = Some(Batch::new(Box::new(state), batch.iter().map(|event| event.sequence).collect()));
         let answer = with_events(batch, |list| {
             self.call(|plugin, store| plugin.vespiary_plugin_handler().call_handle(store, list))
         });
@@ -179,6 +181,12 @@ impl Instance {
     }
 }
 
+impl fmt::Debug for Instance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Instance").field("dead", &self.dead).finish_non_exhaustive()
+    }
+}
+
 impl Drop for Instance {
     fn drop(&mut self) {
         self.store.data().log.close();
@@ -222,7 +230,7 @@ fn with_events<T>(events: &[InboxEvent], body: impl FnOnce(&[handler::Event<'_>]
             topic: event.message.topic.as_str(),
             payload: &event.message.payload,
             qos: properties::contract_qos(event.qos),
-            retain: event.message.retain,
+            retain: event.retain,
             publisher: &event.message.publisher,
             received_at: event.message.received_at.0,
             attempt: event.attempt,

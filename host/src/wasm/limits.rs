@@ -23,7 +23,7 @@ pub struct WasmLimits {
     /// Bytes of one state value; a longer one is refused with `too-large`.
     pub state_value_bytes: usize,
     /// Bytes of keys and values that one call may write; refused beyond it with `quota-exceeded`.
-    pub state_bytes_per_call: usize,
+    pub write_bytes_per_call: usize,
     /// Bytes of keys and values that one `scan` may give back; refused beyond it with `quota-exceeded`.
     pub state_scan_bytes: usize,
     /// Lines that one instance may log in a second; further ones are dropped and counted.
@@ -39,13 +39,13 @@ impl Default for WasmLimits {
         Self {
             instances: None,
             memory_bytes: 64 << 20,
-            table_elements: 20_000,
+            table_elements: 10_000,
             stack_bytes: 512 << 10,
             call_deadline_ms: 1_000,
             publishes_per_call: 10_000,
             publish_bytes_per_call: 16 << 20,
             state_value_bytes: 1 << 20,
-            state_bytes_per_call: 16 << 20,
+            write_bytes_per_call: 16 << 20,
             state_scan_bytes: 4 << 20,
             log_lines_per_s: 100,
             log_line_bytes: 4 << 10,

@@ -16,9 +16,7 @@ pub type LogSink = Arc<dyn Fn(LogLine) + Send + Sync>;
 pub struct LogLine {
     /// How grave it is.
     pub level: LogLevel,
-    /// What the guest named as context; `stdout` and `stderr` for printed lines, `host` for the host's own.
-    pub context: String,
-    /// The text; one line.
+    /// The text; one line. Begins with what the guest named as context, or with `stdout` or `stderr` for printed lines.
     pub message: String,
 }
 
@@ -125,7 +123,7 @@ impl GuestLog {
 
     /// A line of the host about this instance.
     pub(super) fn host(&self, now: Instant, level: LogLevel, message: &str) {
-        self.state().offer(now, level, "host", message);
+        self.state().offer(now, level, "", message);
     }
 
     /// A call begins: what an earlier one said about a panic is forgotten.
@@ -199,8 +197,11 @@ impl State {
             return;
         }
         self.admitted += 1;
-        let context = one_line(context, CONTEXT_BYTES);
-        (self.sink)(LogLine { level, context, message: one_line(message, self.line_bytes) });
+        let mut text = one_line(message, self.line_bytes);
+        if !context.is_empty() {
+            text = format!("{}: {text}", one_line(context, CONTEXT_BYTES));
+        }
+        (self.sink)(LogLine { level, message: text });
     }
 
     /// Begins a new window where the current one is over.
@@ -216,7 +217,7 @@ impl State {
         let dropped = std::mem::take(&mut self.dropped);
         if dropped > 0 {
             let message = format!("{dropped} log lines were dropped: more than {} in a second", self.lines_per_s);
-            (self.sink)(LogLine { level: LogLevel::Warn, context: "host".to_owned(), message });
+            (self.sink)(LogLine { level: LogLevel::Warn, message });
         }
     }
 }
@@ -261,15 +262,17 @@ mod tests {
         log.printed(now, Printed::Stderr, b"error\n\n");
         log.printed(now, Printed::Stdout, b"o\n0123456789\nthe rest");
         log.end_call(now);
-        assert_eq!(messages(&lines), ["one", "error", "two", "01234567", "the rest"]);
+        assert_eq!(
+            messages(&lines),
+            ["stdout: one", "stderr: error", "stdout: two", "stdout: 01234567", "stdout: the rest"]
+        );
     }
 
     #[test]
     fn a_line_is_one_line_and_not_longer_than_the_limit() {
         let (log, lines, now) = log(100, 10);
         log.logged(now, LogLevel::Info, "a\nb", "first\nsecond\u{e9}");
-        assert_eq!(lines.lock().unwrap()[0].context, "a b");
-        assert_eq!(messages(&lines), ["first seco..."]);
+        assert_eq!(messages(&lines), ["a b: first seco..."]);
     }
 
     #[test]

@@ -16,6 +16,7 @@ use wasmtime::component::Linker;
 mod instance;
 
 mod batch;
+mod state;
 
 mod host;
 mod properties;
@@ -38,7 +39,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use batch::{EventResult, Handled, StateRead, StateUnavailable};
+pub use batch::{EventResult, Handled};
 pub use component::Compiled;
 pub use deadline::Interrupter;
 pub use error::{CallError, ComponentError, RuntimeError, TrapReport};
@@ -46,6 +47,7 @@ pub use inspect::{Inspection, MANIFEST_SECTION};
 pub use instance::{Instance, InstanceContext};
 pub use limits::WasmLimits;
 pub use log::{LogLevel, LogLine, LogSink};
+pub use state::{StateRead, StateUnavailable};
 
 /// The engine with all that instances share. Can be used from several threads.
 pub struct Runtime {
@@ -66,8 +68,7 @@ impl Runtime {
     pub fn new(limits: WasmLimits, cache: &Path) -> Result<Self, RuntimeError> {
         let engine = engine::build(&limits)?;
         let mut linker = Linker::new(&engine);
-        host::add_to_linker(&mut linker)
-            .map_err(|error| RuntimeError::Engine { reason: format!("{error:#}") })?;
+        host::add_to_linker(&mut linker).map_err(|error| RuntimeError::Engine { reason: format!("{error:#}") })?;
         let cache = component::Cache::open(cache, &engine)?;
         let ticker = Arc::new(engine::Ticker::start(&engine)?);
         Ok(Self { engine, linker, cache, ticker, limits })

@@ -47,7 +47,8 @@ pub(super) fn parse(list: &[broker::Property]) -> Result<Option<Box<MessagePrope
         match name.as_str() {
             "content-type" => properties.content_type = Some(value.as_str().into()),
             "response-topic" => {
-                let topic = Topic::parse(value).map_err(|reason| format!("the response-topic is not valid: {reason}"))?;
+                let topic =
+                    Topic::parse(value).map_err(|reason| format!("the response-topic is not valid: {reason}"))?;
                 properties.response_topic = Some(topic);
             }
             "payload-format" => properties.payload_is_utf8 = Some(payload_is_utf8(value)?),

@@ -5,7 +5,15 @@ use std::collections::BTreeMap;
 use super::{StateRead, StateUnavailable};
 
 /// A plugin's committed state as a map.
+#[derive(Default)]
 pub(crate) struct MapState(pub(crate) BTreeMap<String, Vec<u8>>);
+
+impl MapState {
+    /// The state with these keys and values.
+    pub(crate) fn of(entries: &[(&str, &str)]) -> Self {
+        Self(entries.iter().map(|(key, value)| (key.to_string(), value.as_bytes().to_vec())).collect())
+    }
+}
 
 impl StateRead for MapState {
     fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StateUnavailable> {

@@ -32,13 +32,13 @@ pub fn on(arguments: TokenStream, item: TokenStream) -> TokenStream {
     on::expand(arguments.into(), item.into()).into()
 }
 
-/// Declares the plugin of this crate; once a crate, usually at the top of `lib.rs`.
+/// Declares the plugin of this crate, usually at the top of `lib.rs`; a component has one.
 ///
 /// Makes `pub fn plugin() -> Plugin` for tests and, compiled to WebAssembly, the component's exports and its manifest.
-/// The version is the crate's.
 ///
 /// # Keys
 /// - `name` (required): 1 to 64 of `a-z`, `0-9` and `-`, beginning with a letter;
+/// - `version`: the crate's version if it is left out, as it nearly always should be;
 /// - `description`: one line; the crate's description if it is left out;
 /// - `handlers` (required): functions marked `#[on(..)]`, in the order in which they run where several match;
 /// - `publishes`: the topic filters that the plugin asks to publish to; none if it is left out;

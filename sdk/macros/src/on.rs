@@ -232,103 +232,28 @@ fn last_segment_is(ty: &Type, names: &[&str]) -> bool {
 mod tests {
     use super::*;
 
+    fn expanded(arguments: &str, function: &str) -> String {
+        expand(arguments.parse().unwrap(), function.parse().unwrap()).to_string()
+    }
+
     #[test]
     fn mistakes_are_named() {
         for (arguments, function, part) in [
-            (
-                quote!(),
-                quote!(
-                    fn f() {}
-                ),
-                "the topic is missing",
-            ),
-            (
-                quote!("a/b", retries = 3),
-                quote!(
-                    fn f() {}
-                ),
-                "unknown key `retries`",
-            ),
-            (
-                quote!("a/b", qos = 3),
-                quote!(
-                    fn f() {}
-                ),
-                "the QoS is 0, 1 or 2",
-            ),
-            (
-                quote!("a/b", qos = 1, qos = 1),
-                quote!(
-                    fn f() {}
-                ),
-                "given twice",
-            ),
-            (
-                quote!("a/#/b"),
-                quote!(
-                    fn f() {}
-                ),
-                "this is no topic to subscribe to",
-            ),
-            (
-                quote!("a/{x}"),
-                quote!(
-                    fn f(y: &str) {}
-                ),
-                "`y` is not captured by the topic, which captures `x`",
-            ),
-            (
-                quote!("a/b"),
-                quote!(
-                    fn f(n: u32) {}
-                ),
-                "`n` is not captured by the topic, which captures nothing",
-            ),
-            (
-                quote!("a/b"),
-                quote!(
-                    async fn f() {}
-                ),
-                "not async",
-            ),
-            (
-                quote!("a/b"),
-                quote!(
-                    unsafe fn f() {}
-                ),
-                "not unsafe",
-            ),
-            (
-                quote!("a/b"),
-                quote!(
-                    fn f<T>() {}
-                ),
-                "no generic parameters",
-            ),
-            (
-                quote!("a/b"),
-                quote!(
-                    fn f(&self) {}
-                ),
-                "free function",
-            ),
-            (
-                quote!("a/b"),
-                quote!(
-                    #[on("c")]
-                    fn f() {}
-                ),
-                "one topic",
-            ),
-            (
-                quote!("a/b"),
-                quote!(
-                    struct F;
-                ),
-                "marks a function",
-            ),
+            ("", "fn f() {}", "the topic is missing"),
+            (r#""a/b", retries = 3"#, "fn f() {}", "unknown key `retries`"),
+            (r#""a/b", qos = 3"#, "fn f() {}", "the QoS is 0, 1 or 2"),
+            (r#""a/b", qos = 1, qos = 1"#, "fn f() {}", "given twice"),
+            (r#""a/#/b""#, "fn f() {}", "this is no topic to subscribe to"),
+            (r#""a/{x}""#, "fn f(y: &str) {}", "`y` is not captured by the topic, which captures `x`"),
+            (r#""a/b""#, "fn f(n: u32) {}", "`n` is not captured by the topic, which captures nothing"),
+            (r#""a/b""#, "async fn f() {}", "not async"),
+            (r#""a/b""#, "unsafe fn f() {}", "not unsafe"),
+            (r#""a/b""#, "fn f<T>() {}", "no generic parameters"),
+            (r#""a/b""#, "fn f(&self) {}", "free function"),
+            (r#""a/b""#, r#"#[on("c")] fn f() {}"#, "one topic"),
+            (r#""a/b""#, "struct F;", "marks a function"),
         ] {
-            let expanded = expand(arguments.clone(), function.clone()).to_string();
+            let expanded = expanded(arguments, function);
             assert!(expanded.contains("compile_error"), "{arguments} {function}");
             assert!(expanded.contains(part), "{arguments} {function}: {expanded}");
         }
@@ -337,20 +262,12 @@ mod tests {
     #[test]
     fn captures_that_are_not_used_and_extractors_are_no_mistake() {
         for function in [
-            quote!(
-                fn f() {}
-            ),
-            quote!(
-                fn f(cx: &mut Context, x: &str) {}
-            ),
-            quote!(
-                fn f(mut x: u32, Json(reading): Json<Reading>, bytes: &[u8], event: &Event) {}
-            ),
-            quote!(
-                fn f(cx: &Context, r#x: String) {}
-            ),
+            "fn f() {}",
+            "fn f(cx: &mut Context, x: &str) {}",
+            "fn f(mut x: u32, Json(reading): Json<Reading>, bytes: &[u8], event: &Event) {}",
+            "fn f(cx: &Context, r#x: String) {}",
         ] {
-            let expanded = expand(quote!("a/{x}/{y..}", qos = 2,), quote!(#function)).to_string();
+            let expanded = expanded(r#""a/{x}/{y..}", qos = 2,"#, function);
             assert!(!expanded.contains("compile_error"), "{function}: {expanded}");
         }
     }

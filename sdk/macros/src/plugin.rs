@@ -14,7 +14,7 @@ use syn::{Error, Expr, Ident, LitStr, Path, Result, Token, bracketed};
 use crate::topic::check_filter;
 
 /// The keys, for messages.
-const KEYS: &str = "`name`, `description`, `handlers`, `publishes`, `init`, `health`";
+const KEYS: &str = "`name`, `version`, `description`, `handlers`, `publishes`, `init`, `health`";
 
 /// Longest plugin name in bytes.
 const MAX_NAME_BYTES: usize = 64;
@@ -24,6 +24,8 @@ const MAX_NAME_BYTES: usize = 64;
 struct Declaration {
     /// The plugin's name.
     name: Option<LitStr>,
+    /// Its version, if it is not the crate's.
+    version: Option<LitStr>,
     /// What it does, in one line.
     description: Option<LitStr>,
     /// The handlers, in the order in which they run.
@@ -48,6 +50,7 @@ impl Parse for Declaration {
             input.parse::<Token![:]>()?;
             let twice = match text.as_str() {
                 "name" => declaration.name.replace(plugin_name(input)?).is_some(),
+                "version" => declaration.version.replace(plugin_version(input)?).is_some(),
                 "description" => declaration.description.replace(input.parse()?).is_some(),
                 "handlers" => declaration.handlers.replace(handlers(input)?).is_some(),
                 "publishes" => declaration.publishes.replace(filters(input)?).is_some(),
@@ -76,6 +79,18 @@ fn plugin_name(input: ParseStream<'_>) -> Result<LitStr> {
         return Err(Error::new(name.span(), rule));
     }
     Ok(name)
+}
+
+fn plugin_version(input: ParseStream<'_>) -> Result<LitStr> {
+    let version: LitStr = input.parse()?;
+    let text = version.value();
+    let core = text.split(['-', '+']).next().unwrap_or_default();
+    let numbers = core.split('.').filter(|part| part.parse::<u64>().is_ok()).count();
+    let plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-+".contains(&byte));
+    if numbers != 3 || core.split('.').count() != 3 || !plain {
+        return Err(Error::new(version.span(), "a version is three numbers, such as `1.2.0`, as in Cargo.toml"));
+    }
+    Ok(version)
 }
 
 fn handlers(input: ParseStream<'_>) -> Result<Vec<Path>> {
@@ -136,6 +151,10 @@ fn expand_declaration(declaration: &Declaration) -> Result<TokenStream> {
         None => std::env::var("CARGO_PKG_DESCRIPTION").unwrap_or_default(),
     };
     let publishes: Vec<String> = declaration.publishes.iter().flatten().map(LitStr::value).collect();
+    let version = match &declaration.version {
+        Some(version) => quote!(#version),
+        None => quote!(::core::env!("CARGO_PKG_VERSION")),
+    };
     let head = format!("{{\"manifest\":1,\"name\":{},\"version\":\"", json_string(&name.value()));
     let middle = format!("\",\"description\":{},\"subscribes\":[", json_string(&description));
     let grants: Vec<String> = publishes.iter().map(|filter| json_string(filter)).collect();
@@ -155,7 +174,7 @@ fn expand_declaration(declaration: &Declaration) -> Result<TokenStream> {
         const __VESPIARY_MANIFEST: &[u8] = {
             // Named so that a changed description is noticed.
             const _: ::core::option::Option<&str> = ::core::option_env!("CARGO_PKG_DESCRIPTION");
-            const HEAD: &str = ::core::concat!(#head, ::core::env!("CARGO_PKG_VERSION"), #middle);
+            const HEAD: &str = ::core::concat!(#head, #version, #middle);
             const LENGTH: usize = ::vespiary_sdk::__private::manifest_length(HEAD, __VESPIARY_HANDLERS, #tail);
             &::vespiary_sdk::__private::manifest::<LENGTH>(HEAD, __VESPIARY_HANDLERS, #tail)
         };
@@ -163,7 +182,7 @@ fn expand_declaration(declaration: &Declaration) -> Result<TokenStream> {
         #[doc(hidden)]
         const __VESPIARY_PLUGIN: ::vespiary_sdk::Plugin = ::vespiary_sdk::__private::plugin(
             #name,
-            ::core::env!("CARGO_PKG_VERSION"),
+            #version,
             __VESPIARY_MANIFEST,
             __VESPIARY_HANDLERS,
             &[#(#publishes),*],
@@ -214,6 +233,8 @@ mod tests {
             (quote!(name: "a", handlers: [f], colour: "red"), "unknown key `colour`"),
             (quote!(name: "a", name: "b"), "given twice"),
             (quote!(name: "Asset Health", handlers: [f]), "plugin's name"),
+            (quote!(name: "a", version: "1.2", handlers: [f]), "three numbers"),
+            (quote!(name: "a", version: "1.2.0\"", handlers: [f]), "three numbers"),
             (quote!(name: "a", handlers: []), "without handlers"),
             (quote!(name: "a", handlers: [f, f]), "listed twice"),
             (quote!(name: "a", handlers: [f], publishes: ["a/{x}"]), "write `+`"),

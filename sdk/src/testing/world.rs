@@ -20,17 +20,21 @@ use crate::state::StateError;
 /// Longest key of the state in bytes, as in the host.
 const MAX_KEY_BYTES: usize = 512;
 
+/// Longest value of the state in bytes, as in the host unless it is configured otherwise.
+const MAX_VALUE_BYTES: usize = 1 << 20;
+
 /// Most entries of one scan, as in the host.
 const MAX_SCAN: u32 = 1_000;
 
-/// What the plugin sees of its host.
-pub(super) struct World {
+/// What the plugin sees of its host. Clones are the same world.
+#[derive(Clone)]
+pub(crate) struct World {
     /// All of it; borrowed within one method only.
-    pub(super) inner: RefCell<Inner>,
+    pub(super) inner: Rc<RefCell<Inner>>,
 }
 
 /// The parts of a [`World`].
-pub(super) struct Inner {
+pub(crate) struct Inner {
     /// The active revision.
     pub(super) plugin: Plugin,
     /// The clock.
@@ -56,7 +60,7 @@ pub(super) struct Inner {
 impl World {
     pub(super) fn new(plugin: Plugin) -> Self {
         Self {
-            inner: RefCell::new(Inner {
+            inner: Rc::new(RefCell::new(Inner {
                 plugin,
                 now: super::START,
                 state: BTreeMap::new(),
@@ -67,7 +71,7 @@ impl World {
                 logs: Vec::new(),
                 denied: Vec::new(),
                 tolerate_denied: false,
-            }),
+            })),
         }
     }
 
@@ -86,20 +90,20 @@ impl World {
     }
 
     /// Makes this the world that the thread's log lines go to, until the guard is dropped.
-    pub(super) fn enter(world: &Rc<Self>) -> Entered {
-        Entered { previous: CURRENT.replace(Some(Rc::clone(world))) }
+    pub(super) fn enter(world: &Self) -> Entered {
+        Entered { previous: CURRENT.replace(Some(world.clone())) }
     }
 }
 
 thread_local! {
     /// Where log lines of this thread go.
-    static CURRENT: RefCell<Option<Rc<World>>> = const { RefCell::new(None) };
+    static CURRENT: RefCell<Option<World>> = const { RefCell::new(None) };
 }
 
 /// While it lives, log lines of the thread go to a world.
 pub(super) struct Entered {
     /// Where they went before.
-    previous: Option<Rc<World>>,
+    previous: Option<World>,
 }
 
 impl Drop for Entered {
@@ -141,6 +145,10 @@ impl Host for World {
 
     fn state_set(&self, key: &str, value: &[u8]) -> Result<(), StateError> {
         check_key(key)?;
+        if value.len() > MAX_VALUE_BYTES {
+            let reason = format!("a value has up to {MAX_VALUE_BYTES} bytes, that of `{key}` {}", value.len());
+            return Err(StateError::TooLarge(reason));
+        }
         self.inner.borrow_mut().writes.insert(key.into(), Some(value.into()));
         Ok(())
     }

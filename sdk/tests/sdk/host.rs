@@ -67,6 +67,7 @@ fn stock(cx: &Context) -> Result<()> {
     assert_eq!(page, [("stock/0008".to_owned(), 8), ("stock/0009".to_owned(), 9)]);
     assert!(matches!(cx.state().get::<u32>(""), Err(StateError::TooLarge(_))));
     assert!(matches!(cx.state().set("x".repeat(513), &0), Err(StateError::TooLarge(_))));
+    assert!(matches!(cx.state().set("large", &"x".repeat(1 << 20)), Err(StateError::TooLarge(_))));
     cx.state().set_bytes("raw", b"{")?;
     assert!(cx.state().get::<u32>("raw").unwrap_err().to_string().starts_with("the state of `raw`: invalid type: map"));
     Ok(())

@@ -5,6 +5,7 @@
 mod handlers;
 mod host;
 mod manifest;
+mod night_watch;
 mod template;
 #[path = "../../examples/thermometer.rs"]
 mod thermometer;

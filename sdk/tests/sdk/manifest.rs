@@ -52,8 +52,16 @@ fn what_is_left_out_is_the_crates_or_empty() {
         #[on("a")]
         fn nothing() {}
     }
+    mod versioned {
+        use vespiary_sdk::prelude::*;
+        plugin! { name: "bare", version: "2.0.0-rc.1", handlers: [nothing] }
+        #[on("a")]
+        fn nothing() {}
+    }
     let manifest: serde_json::Value = serde_json::from_str(bare::plugin().manifest()).unwrap();
     assert_eq!(manifest["description"], env!("CARGO_PKG_DESCRIPTION"));
     assert_eq!(manifest["publishes"], json!([]));
     assert_eq!(bare::plugin().version(), env!("CARGO_PKG_VERSION"));
+    assert_eq!(versioned::plugin().version(), "2.0.0-rc.1");
+    assert!(versioned::plugin().manifest().contains(r#""version":"2.0.0-rc.1""#));
 }

@@ -2,7 +2,7 @@
 //!
 //! `set KEY VALUE`, `get KEY`, `delete KEY`, `scan PREFIX AFTER LIMIT` (`-` for no AFTER), `fill KEY BYTES`,
 //! `publish TOPIC PAYLOAD`, `log LEVEL TEXT`, `print TEXT`, `complain TEXT` (stderr), `config KEY`, `show` (the event),
-//! `sleep MS`, `exit CODE`, `panic TEXT`, `begin EVENT`, `rollback`, `retry REASON`, `reject REASON`, and `forget` (gives no
+//! `sleep MS`, `spin`, `look` (around in the system), `exit CODE`, `panic TEXT`, `begin EVENT`, `rollback`, `retry REASON`, `reject REASON`, and `forget` (gives no
 //! outcome). What a command finds out is published to `out/COMMAND`.
 
 #![cfg(target_arch = "wasm32")]
@@ -52,6 +52,10 @@ fn obey(command: &str, rest: &str) {
         "complain" => eprintln!("{rest}"),
         "config" => tell("config", &format!("{:?}", guests::store::get(first))),
         "sleep" => std::thread::sleep(std::time::Duration::from_millis(rest.parse().expect("milliseconds"))),
+        "spin" => loop {
+            std::hint::black_box(rest);
+        },
+        "look" => tell("look", &look()),
         "exit" => std::process::exit(rest.parse().expect("a code")),
         "panic" => panic!("{rest}"),
         "begin" => transaction::begin(rest.parse().expect("an event")),
@@ -77,6 +81,17 @@ fn scan(arguments: &str) -> String {
 fn show(event: &Event) -> String {
     let Event { id, topic, qos, retain, publisher, received_at, attempt, properties, .. } = event;
     format!("{id} {topic} {qos:?} {retain} {publisher} {received_at} {attempt} {properties:?}")
+}
+
+/// What of the world around it a guest can see.
+fn look() -> String {
+    let variables = std::env::vars().count();
+    let arguments = std::env::args().count();
+    let files = std::fs::read_dir("/").map_err(|error| error.kind());
+    let written = std::fs::write("/tmp/escaped", "x").map_err(|error| error.kind());
+    let network = std::net::TcpStream::connect("127.0.0.1:1883").map_err(|error| error.kind());
+    let epoch = std::time::SystemTime::UNIX_EPOCH.elapsed().is_ok_and(|since| since.as_secs() > 1_700_000_000);
+    format!("{variables} {arguments} {} {} {} {epoch}", files.is_ok(), written.is_ok(), network.is_ok())
 }
 
 fn level(name: &str) -> logging::Level {

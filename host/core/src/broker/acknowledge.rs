@@ -16,22 +16,17 @@ impl Broker {
         effects: &mut Effects,
     ) {
         match step {
-            AcknowledgeStep::Puback => self.end_exchange(now, key, packet_id, Qos::AtLeastOnce, effects),
+            AcknowledgeStep::Puback => self.leave_window(now, key, packet_id, effects, |in_flight| {
+                !in_flight.released && in_flight.entry.qos == Qos::AtLeastOnce
+            }),
             AcknowledgeStep::Pubrec if reason.is_error() => {
-                self.end_exchange(now, key, packet_id, Qos::ExactlyOnce, effects);
+                self.leave_window(now, key, packet_id, effects, |in_flight| {
+                    !in_flight.released && in_flight.entry.qos == Qos::ExactlyOnce
+                });
             }
             AcknowledgeStep::Pubrec => self.release(key, packet_id, effects),
-            AcknowledgeStep::Pubcomp => self.complete(now, key, packet_id, effects),
+            AcknowledgeStep::Pubcomp => self.leave_window(now, key, packet_id, effects, |in_flight| in_flight.released),
             AcknowledgeStep::Pubrel => self.end_receipt(key, packet_id, effects),
-        }
-    }
-
-    /// PUBACK, or PUBREC that refuses: the message leaves. One that is not in flight is ignored.
-    fn end_exchange(&mut self, now: Timestamp, key: SessionKey, packet_id: PacketId, qos: Qos, effects: &mut Effects) {
-        let outbound = &mut self.sessions[key].outbound;
-        let expected = |entry: &mut _| matches!(entry, InFlight { released: false, entry, .. } if entry.qos == qos);
-        if outbound.find_in_flight(packet_id).is_some_and(expected) {
-            self.leave_window(now, key, packet_id, effects);
         }
     }
 
@@ -58,17 +53,17 @@ impl Broker {
         self.send_acknowledge(key, packet_id, (AcknowledgeStep::Pubrel, reason), after, effects);
     }
 
-    /// PUBCOMP: the message leaves. One that was not released is ignored.
-    fn complete(&mut self, now: Timestamp, key: SessionKey, packet_id: PacketId, effects: &mut Effects) {
+    /// A message leaves, and makes room for the next. One that is not in flight, or not so far, is left alone.
+    fn leave_window(
+        &mut self,
+        now: Timestamp,
+        key: SessionKey,
+        packet_id: PacketId,
+        effects: &mut Effects,
+        may_leave: impl Fn(&InFlight) -> bool,
+    ) {
         let outbound = &mut self.sessions[key].outbound;
-        if outbound.find_in_flight(packet_id).is_some_and(|in_flight| in_flight.released) {
-            self.leave_window(now, key, packet_id, effects);
-        }
-    }
-
-    fn leave_window(&mut self, now: Timestamp, key: SessionKey, packet_id: PacketId, effects: &mut Effects) {
-        let outbound = &mut self.sessions[key].outbound;
-        if let Some(in_flight) = outbound.remove_in_flight(packet_id) {
+        if let Some(in_flight) = outbound.remove_in_flight(packet_id, may_leave) {
             let drained = outbound.is_drained();
             self.let_go(key, in_flight.entry, effects);
             if !drained {

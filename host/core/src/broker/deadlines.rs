@@ -78,6 +78,7 @@ impl Broker {
 
     /// The first input after a restart: no client is there, so those that were are gone as of `now`.
     pub(super) fn start(&mut self, now: Timestamp, effects: &mut Effects) {
+        self.identifiers.reserve(effects);
         let is_away = |session: &Session| {
             session.connection.is_none() && session.inbox.is_none() && session.disconnected_at.is_none()
         };

@@ -58,7 +58,7 @@ impl Broker {
         let packet_id = (entry.qos != Qos::AtMostOnce).then(|| session.outbound.next_packet_id());
         let delivery = entry.delivery(now, packet_id);
         if session.is_too_large(&delivery) {
-            effects.list.push(Effect::Dropped { reason: DropReason::TooLargeForClient, count: 1 });
+            effects.drop_counted(DropReason::TooLargeForClient, 1);
             return;
         }
         session.unwritten_bytes += parcel.weight;
@@ -81,7 +81,7 @@ impl Broker {
             self.drop_queued(key, DropReason::Expired, effects);
         }
         if self.queue_is_full(key, parcel.weight) {
-            effects.list.push(Effect::Dropped { reason: DropReason::QueueFull, count: 1 });
+            effects.drop_counted(DropReason::QueueFull, 1);
             return;
         }
         let mut entry = Entry::new(to, parcel.message.clone());
@@ -130,7 +130,7 @@ impl Broker {
     fn drop_queued(&mut self, key: SessionKey, reason: DropReason, effects: &mut Effects) {
         if let Some(entry) = self.sessions[key].outbound.pop_queued() {
             self.let_go(key, entry, effects);
-            effects.list.push(Effect::Dropped { reason, count: 1 });
+            effects.drop_counted(reason, 1);
         }
     }
 
@@ -210,7 +210,7 @@ impl Broker {
         }
         let delivery = Delivery { dup: true, ..in_flight.entry.delivery(now, Some(packet_id)) };
         if session.is_too_large(&delivery) {
-            effects.list.push(Effect::Dropped { reason: DropReason::TooLargeForClient, count: 1 });
+            effects.drop_counted(DropReason::TooLargeForClient, 1);
             self.let_go(key, in_flight.entry, effects);
             return true;
         }

@@ -50,7 +50,7 @@ impl Broker {
         effects.record(Change::PluginActivated { plugin: plugin.clone(), session, revision });
         let added = self.set_plugin_subscriptions(key, &wanted, effects);
         let after = effects.last_change();
-        effects.list.push(Effect::PluginActivated { plugin, revision: number, after });
+        effects.list.push(Effect::PluginActivated { plugin, session, revision: number, after });
         for (filter, qos) in added {
             self.send_retained(now, key, filter, plugin_options(*qos), effects);
         }
@@ -98,7 +98,7 @@ impl Broker {
             self.woken.retain(|&woken| woken != key);
             let count = session.inbox.map_or(0, |inbox| inbox.len() as u32);
             if count > 0 {
-                effects.list.push(Effect::Dropped { reason: DropReason::PluginRemoved, count });
+                effects.drop_counted(DropReason::PluginRemoved, count);
             }
         }
         effects.list.push(Effect::PluginRemoved { plugin, after: effects.since(before) });
@@ -174,7 +174,7 @@ impl Broker {
         while dead_letters.len() > limit {
             let Some(sequence) = dead_letters.pop_first() else { break };
             effects.record(Change::DeadLetterDropped { session, sequence });
-            effects.list.push(Effect::Dropped { reason: DropReason::DeadLettersFull, count: 1 });
+            effects.drop_counted(DropReason::DeadLettersFull, 1);
         }
     }
 
@@ -232,7 +232,7 @@ impl Broker {
 
     /// A message that nobody keeps for a full inbox: at QoS 1 and 2 it becomes a dead letter, unless it stays retained.
     fn overflow_inbox(&mut self, now: Timestamp, to: &Addressee, message: &Arc<Message>, effects: &mut Effects) {
-        effects.list.push(Effect::Dropped { reason: DropReason::InboxFull, count: 1 });
+        effects.drop_counted(DropReason::InboxFull, 1);
         if to.qos != Qos::AtMostOnce && !to.retain {
             let sequence = self.identifiers.sequence(effects);
             let reason = "the inbox is full".into();
@@ -261,7 +261,7 @@ impl Broker {
     pub(super) fn serve(&mut self, now: Timestamp, key: SessionKey, effects: &mut Effects) {
         let inbox = self.sessions[key].plugin_inbox();
         if let Some(max) = inbox.demand.filter(|_| !inbox.is_out()) {
-            let taken = inbox.take(now, max);
+            let taken = inbox.take(now, max, self.limits.batch_bytes);
             if !taken.events.is_empty() {
                 inbox.demand = None;
                 let plugin = inbox.plugin.clone();
@@ -269,7 +269,7 @@ impl Broker {
             }
             for event in &taken.expired {
                 self.let_go_event(key, event, effects);
-                effects.list.push(Effect::Dropped { reason: DropReason::Expired, count: 1 });
+                effects.drop_counted(DropReason::Expired, 1);
             }
         }
         self.refresh_inbox(key);

@@ -187,7 +187,6 @@ impl Broker {
             };
             self.deliver(now, to, &mut parcel, effects);
         }
-        routing.merged.clear();
         self.routing = routing;
         reason
     }
@@ -195,6 +194,8 @@ impl Broker {
     /// Fills in who gets a message; says whether a plugin is among them.
     fn choose_targets(&mut self, topic: &Topic, publisher: Option<SessionKey>, routing: &mut Routing) -> bool {
         let Routing { matches, targets, merged, generation } = routing;
+        targets.clear();
+        merged.clear();
         self.subscriptions.find(topic, matches);
         let mut lists = self.subscriptions.subscribers(matches);
         let is_for = |subscriber: &&Subscriber| !(subscriber.no_local && publisher == Some(subscriber.session));
@@ -242,7 +243,7 @@ impl Broker {
                 effects.record(Change::RetainedCleared { topic: message.topic.clone() });
             }
         } else if self.retention_is_full(message) {
-            effects.list.push(Effect::Dropped { reason: DropReason::RetainedFull, count: 1 });
+            effects.drop_counted(DropReason::RetainedFull, 1);
         } else {
             self.retained.insert(message.clone());
             effects.record(Change::Retained { message: message.clone() });

@@ -70,7 +70,7 @@ impl Broker {
         for (id, kept) in durable.sessions {
             match (&kept.record, plugins.get(&id)) {
                 (_, Some(plugin)) => broker.restore_plugin(id, plugin, kept, &messages),
-                (Some(record), None) => broker.restore_session(id, record.clone(), kept, &messages),
+                (Some(record), None) => broker.restore_session(id, SessionRecord::clone(record), kept, &messages),
                 (None, None) => {}
             }
         }
@@ -83,11 +83,11 @@ impl Broker {
     fn restore_session(
         &mut self,
         id: SessionId,
-        record: Box<SessionRecord>,
+        record: SessionRecord,
         kept: DurableSession,
         messages: &BTreeMap<MessageId, StoredKey>,
     ) {
-        let SessionRecord { client_id, session_expiry_s, disconnected_at, will } = *record;
+        let SessionRecord { client_id, session_expiry_s, disconnected_at, will } = record;
         let mut session = Session::new(id, client_id.clone());
         session.expiry_s = session_expiry_s;
         session.disconnected_at = disconnected_at;

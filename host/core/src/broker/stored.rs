@@ -138,12 +138,18 @@ impl Identifiers {
     }
 
     pub(super) fn take(&mut self, effects: &mut Effects) -> u64 {
-        if self.next == self.reserved_below {
+        self.reserve(effects);
+        self.next += 1;
+        self.next - 1
+    }
+
+    /// Sees to it that more are reserved, well before they are given out: an identifier that a plugin has seen must not
+    /// come again, even if nothing else of its event was durable when the process ended.
+    pub(super) fn reserve(&mut self, effects: &mut Effects) {
+        if self.next + IDENTIFIER_BLOCK / 2 >= self.reserved_below {
             self.reserved_below += IDENTIFIER_BLOCK;
             effects.record(Change::IdentifiersReserved { below: self.reserved_below });
         }
-        self.next += 1;
-        self.next - 1
     }
 
     pub(super) fn session(&mut self, effects: &mut Effects) -> SessionId {

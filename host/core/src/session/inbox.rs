@@ -74,6 +74,15 @@ pub(crate) struct Inbox {
     bytes: usize,
 }
 
+/// What a batch may still take.
+#[derive(Debug)]
+struct Room {
+    /// Events.
+    events: usize,
+    /// Weight; the last event may exceed it.
+    bytes: usize,
+}
+
 /// What [`Inbox::take`] found.
 #[derive(Debug, Default)]
 pub(crate) struct Taken {
@@ -139,16 +148,17 @@ impl Inbox {
         self.ready.push_back(event);
     }
 
-    /// Takes up to `max` events out as a batch. No batch may be out.
-    pub(crate) fn take(&mut self, now: Timestamp, max: usize) -> Taken {
+    /// Takes up to `max` events out as a batch, of about this weight at most. No batch may be out.
+    pub(crate) fn take(&mut self, now: Timestamp, max: usize, max_bytes: usize) -> Taken {
         debug_assert!(self.out.is_empty());
+        let mut room = Room { events: max, bytes: max_bytes.max(1) };
         let mut expired = Vec::new();
-        while self.out.len() < max && self.next_due().is_some_and(|at| at <= now) {
+        while room.is_left() && self.next_due().is_some_and(|at| at <= now) {
             if let Some((_, _, topic)) = self.due.pop_first() {
-                self.take_held(topic, now, max, &mut expired);
+                self.take_held(topic, now, &mut room, &mut expired);
             }
         }
-        while self.out.len() < max {
+        while room.is_left() {
             let Some(event) = self.ready.pop_front() else { break };
             if !self.held.is_empty()
                 && let Some(held) = self.held.get_mut(&event.message.topic)
@@ -157,6 +167,7 @@ impl Inbox {
             } else if event.message.is_expired(now) {
                 expired.push(event);
             } else {
+                room.take(&event);
                 self.out.push(event);
             }
         }
@@ -168,11 +179,11 @@ impl Inbox {
     }
 
     /// Takes events of one held topic. An event that failed before goes without those that follow it.
-    fn take_held(&mut self, topic: Topic, now: Timestamp, max: usize, expired: &mut Vec<Event>) {
+    fn take_held(&mut self, topic: Topic, now: Timestamp, room: &mut Room, expired: &mut Vec<Event>) {
         let Some(held) = self.held.get_mut(&topic) else { return };
         held.scheduled = false;
         let before = self.out.len();
-        while self.out.len() < max
+        while room.is_left()
             && let Some(event) = held.events.pop_front_if(|event| event.not_before <= now)
         {
             let failed_before = event.attempt > 0;
@@ -180,6 +191,7 @@ impl Inbox {
                 expired.push(event);
                 continue;
             }
+            room.take(&event);
             self.out.push(event);
             if failed_before {
                 break;
@@ -274,6 +286,17 @@ pub(crate) enum Verdict {
     Back,
     /// It failed, and goes back until this time.
     RetryAt(Timestamp),
+}
+
+impl Room {
+    fn is_left(&self) -> bool {
+        self.events > 0 && self.bytes > 0
+    }
+
+    fn take(&mut self, event: &Event) {
+        self.events -= 1;
+        self.bytes = self.bytes.saturating_sub(event.message.weight());
+    }
 }
 
 impl Event {

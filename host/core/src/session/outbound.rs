@@ -151,22 +151,32 @@ impl Outbound {
         }
     }
 
-    /// Takes the entry in flight under an identifier out.
-    pub(crate) fn remove_in_flight(&mut self, packet_id: PacketId) -> Option<InFlight> {
-        let removed = match self.position(packet_id) {
-            Some(0) => self.ring.pop_front().and_then(Slot::into_entry),
-            Some(position) => {
-                let slot = std::mem::replace(&mut self.ring[position], Slot::Gap(packet_id));
-                self.gaps += usize::from(matches!(slot, Slot::Taken(_)));
-                slot.into_entry()
-            }
-            None => self.stragglers.remove(&packet_id),
-        };
-        if let Some(entry) = &removed {
+    /// Takes the entry in flight under an identifier out, if it is one that may leave now.
+    pub(crate) fn remove_in_flight(
+        &mut self,
+        packet_id: PacketId,
+        may_leave: impl Fn(&InFlight) -> bool,
+    ) -> Option<InFlight> {
+        let Some(position) = self.position(packet_id) else {
+            self.stragglers.get(&packet_id).filter(|entry| may_leave(entry))?;
+            let entry = self.stragglers.remove(&packet_id)?;
             self.unacknowledged -= usize::from(entry.counted);
-            self.trim();
+            return Some(entry);
+        };
+        match &self.ring[position] {
+            Slot::Taken(entry) if may_leave(entry) => {}
+            Slot::Taken(_) | Slot::Gap(_) => return None,
         }
-        removed
+        let slot = if position == 0 {
+            self.ring.pop_front()
+        } else {
+            self.gaps += 1;
+            Some(std::mem::replace(&mut self.ring[position], Slot::Gap(packet_id)))
+        };
+        let entry = slot.and_then(Slot::into_entry)?;
+        self.unacknowledged -= usize::from(entry.counted);
+        self.trim();
+        Some(entry)
     }
 
     /// Where the ring holds an identifier, as an entry or as a gap.
@@ -322,4 +332,81 @@ impl Slot {
 /// Steps from one identifier to another in the cycle 1, 2, .., 65535, 1, ..
 fn distance(from: PacketId, to: PacketId) -> u16 {
     if to >= from { to.get() - from.get() } else { u16::MAX - (from.get() - to.get()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use fastrand::Rng;
+
+    use super::*;
+    use crate::message::Timestamp;
+    use crate::topic::Topic;
+
+    fn in_flight(packet_id: PacketId, sequence: u64) -> InFlight {
+        let message = Message {
+            topic: Topic::parse("t").expect("a topic"),
+            payload: Box::from([]),
+            qos: Qos::AtLeastOnce,
+            retain: false,
+            properties: None,
+            expires_at: None,
+            received_at: Timestamp(0),
+            publisher: "p".into(),
+        };
+        let (message, qos) = (Arc::new(message), Qos::AtLeastOnce);
+        let sequence = Sequence(sequence);
+        let entry = Entry { message, sequence, stored: None, identifiers: None, qos, retain: false };
+        InFlight { packet_id, released: false, counted: true, entry }
+    }
+
+    #[test]
+    fn the_window_finds_each_identifier_in_whatever_order_it_is_acknowledged() {
+        for (seed, window, in_order) in [(1, 1, 0), (2, 10, 128), (3, 300, 250), (4, 300, 0), (5, 60_000, 200)] {
+            let mut rng = Rng::with_seed(seed);
+            let mut outbound = Outbound::default();
+            let mut expected: VecDeque<(PacketId, u64)> = VecDeque::new();
+            for sequence in 0..70_000 {
+                while expected.len() >= window {
+                    let place = if rng.u8(..) < in_order { 0 } else { rng.usize(0..expected.len()) };
+                    let (packet_id, sequence) = expected.swap_remove_back(place).expect("it is there");
+                    let found = outbound.remove_in_flight(packet_id, |_| true).map(|entry| entry.entry.sequence);
+                    assert_eq!(found, Some(Sequence(sequence)), "seed {seed}");
+                    assert!(outbound.find_in_flight(packet_id).is_none());
+                }
+                let packet_id = outbound.next_packet_id();
+                outbound.push_in_flight(in_flight(packet_id, sequence));
+                expected.push_back((packet_id, sequence));
+                assert_eq!(outbound.in_flight(), expected.len());
+                if sequence % 7_011 == 0 {
+                    outbound.check_invariants();
+                }
+            }
+            outbound.begin_resend();
+            let order: Vec<Sequence> = outbound.resend.iter().map(|entry| entry.entry.sequence).collect();
+            assert!(order.is_sorted() && order.len() == expected.len());
+            while let Some(entry) = outbound.pop_resend() {
+                outbound.push_in_flight(entry);
+            }
+            outbound.check_invariants();
+            assert!(expected.iter().all(|&(packet_id, _)| outbound.remove_in_flight(packet_id, |_| true).is_some()));
+        }
+    }
+
+    #[test]
+    fn an_entry_that_is_never_acknowledged_does_not_stop_the_identifiers() {
+        let mut outbound = Outbound::default();
+        for sequence in 0..3 {
+            let packet_id = outbound.next_packet_id();
+            outbound.push_in_flight(in_flight(packet_id, sequence));
+        }
+        for sequence in 3..150_000 {
+            let packet_id = outbound.next_packet_id();
+            assert!(packet_id.get() > 3);
+            outbound.push_in_flight(in_flight(packet_id, sequence));
+            assert!(outbound.remove_in_flight(packet_id, |_| true).is_some());
+            assert!(outbound.ring.len() < 100, "gaps are swept");
+        }
+        outbound.check_invariants();
+        assert_eq!(outbound.in_flight(), 3);
+    }
 }

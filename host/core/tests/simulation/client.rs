@@ -16,11 +16,9 @@ pub struct Client {
     /// Whether its session outlives connections.
     pub durable: bool,
     /// QoS 1 and 2 publishes it takes at a time.
-    pub receive_maximum: u16,
+    receive_maximum: u16,
     /// Publishes of which it does not yet know that they arrived, in order.
     outgoing: VecDeque<Outgoing>,
-    /// The identifier it used last.
-    last_packet_id: u16,
     /// Identifiers of QoS 2 messages received and not released.
     received: BTreeSet<PacketId>,
     /// QoS 1 and 2 publishes received on this link and not completed.
@@ -55,14 +53,13 @@ struct Outgoing {
 }
 
 impl Client {
-    pub fn new(name: &str, durable: bool, receive_maximum: u16) -> Self {
+    pub fn new(name: &str, durable: bool) -> Self {
         Self {
             name: name.into(),
             link: None,
             durable,
-            receive_maximum,
+            receive_maximum: 0,
             outgoing: VecDeque::new(),
-            last_packet_id: 0,
             received: BTreeSet::new(),
             unacknowledged: BTreeSet::new(),
             deliveries: Vec::new(),
@@ -70,7 +67,8 @@ impl Client {
         }
     }
 
-    pub fn connect(&mut self, connection: u64, protocol: Protocol) {
+    pub fn connect(&mut self, connection: u64, protocol: Protocol, receive_maximum: u16) {
+        self.receive_maximum = receive_maximum;
         let connect = Connect {
             protocol,
             client_id: self.name.as_str().into(),
@@ -101,16 +99,21 @@ impl Client {
         self.outgoing.is_empty() && self.link.as_ref().is_some_and(|link| link.up.is_empty() && link.down.is_empty())
     }
 
+    /// The last of the retained messages that have the broker's word.
+    pub fn last_retained(&self, topic: &Topic, published: &BTreeMap<u64, (Topic, Qos)>) -> Option<u64> {
+        self.acknowledged.iter().copied().filter(|number| published[number].0 == *topic).max()
+    }
+
     pub fn unfinished(&self) -> usize {
         self.outgoing.len()
     }
 
-    pub fn publish(&mut self, topic: Topic, qos: Qos, number: u64, now: Timestamp) {
+    pub fn publish(&mut self, topic: Topic, qos: Qos, retain: bool, number: u64, now: Timestamp) {
         let message = Message {
             topic,
             payload: Box::from(number.to_be_bytes()),
             qos,
-            retain: false,
+            retain,
             properties: None,
             expires_at: None,
             received_at: now,
@@ -119,11 +122,8 @@ impl Client {
         let mut packet_id = None;
         if qos != Qos::AtMostOnce {
             let in_use: BTreeSet<PacketId> = self.outgoing.iter().map(|outgoing| outgoing.packet_id).collect();
-            while packet_id.is_none_or(|packet_id| in_use.contains(&packet_id)) {
-                // A small cycle, so that identifiers are used again soon.
-                self.last_packet_id = self.last_packet_id % 20 + 1;
-                packet_id = PacketId::new(self.last_packet_id);
-            }
+            // The lowest that is free, so that identifiers are used again soon.
+            packet_id = (1..).filter_map(PacketId::new).find(|packet_id| !in_use.contains(packet_id));
         }
         if let Some(packet_id) = packet_id {
             self.outgoing.push_back(Outgoing { packet_id, message: message.clone(), released: false });
@@ -196,8 +196,13 @@ impl Client {
     }
 
     fn acknowledged(&mut self, packet_id: PacketId, step: AcknowledgeStep, reason: ReasonCode) {
-        assert!(!reason.is_error() || step == AcknowledgeStep::Pubcomp, "{}: {step:?} {reason:?}", self.name);
         let place = self.outgoing.iter().position(|outgoing| outgoing.packet_id == packet_id);
+        if reason == ReasonCode::QuotaExceeded {
+            // It keeps the message, and may publish it later; here it does not.
+            self.outgoing.remove(place.expect("a refusal of what was published"));
+            return;
+        }
+        assert!(!reason.is_error() || step == AcknowledgeStep::Pubcomp, "{}: {step:?} {reason:?}", self.name);
         match step {
             AcknowledgeStep::Puback => {
                 let place = place.expect("PUBACK of what was published");
@@ -227,8 +232,9 @@ impl Client {
 
     /// Checks that what it got of each publisher, topic and QoS is in order, and QoS 2 once. Numbers grow as each
     /// publisher publishes; `origin` tells whose a number is and at which QoS it was published. What a plugin passes on
-    /// comes at QoS 2, and is there twice if the event came twice.
-    pub fn check_order(&self, origin: impl Fn(u64) -> (usize, Qos)) {
+    /// comes at QoS 2, and is there twice if the event came twice. Where publishes are refused, order does not hold: one whose
+    /// refusal was lost comes again, and may then be taken after those that followed it.
+    pub fn check_order(&self, in_order: bool, origin: impl Fn(u64) -> (usize, Qos)) {
         let mut last: BTreeMap<(usize, Qos, &Topic, Qos), u64> = BTreeMap::new();
         let mut seen: BTreeSet<(&Topic, Qos, u64)> = BTreeSet::new();
         for (topic, qos, number) in &self.deliveries {
@@ -241,7 +247,7 @@ impl Client {
             );
             // Of an event that came twice, the first may have become a dead letter.
             let may_be_late = topic.as_str().starts_with("passed/") && published_qos == Qos::AtLeastOnce;
-            if is_new && !may_be_late {
+            if is_new && !may_be_late && in_order {
                 let last = last.entry((publisher, published_qos, topic, *qos)).or_default();
                 assert!(*last < *number, "{} got {number} on {topic} at {qos:?} after {last}", self.name);
                 *last = *number;

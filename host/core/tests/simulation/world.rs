@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use fastrand::Rng;
 use vespiary_core::event::{
-    Activation, Change, ConnectionId, Packet, PacketId, Protocol, RetainHandling, Revision, Subscribe,
-    SubscriptionOptions,
+    Activation, Change, ConnectionId, DropReason, Packet, PacketId, Protocol, ReasonCode, RetainHandling, Revision,
+    Subscribe, SubscriptionOptions,
 };
 use vespiary_core::{Broker, ChangeNumber, Effect, Effects, Input, Limits, Qos, Timestamp, Topic, TopicFilter};
 
@@ -71,6 +71,8 @@ pub struct Totals {
     pub resent: u64,
     pub dead_letters: u64,
     pub retries: u64,
+    pub refused: u64,
+    pub dropped: u64,
 }
 
 impl Totals {
@@ -83,13 +85,16 @@ impl Totals {
         self.resent += other.resent;
         self.dead_letters += other.dead_letters;
         self.retries += other.retries;
+        self.refused += other.refused;
+        self.dropped += other.dropped;
     }
 
     pub fn check_that_something_happened(&self) {
-        let Self { publishes, deliveries, crashes, lost_links, takeovers, resent, dead_letters, retries } = *self;
-        for count in [publishes, deliveries, crashes, lost_links, takeovers, resent, dead_letters, retries] {
-            assert!(count > 100, "the simulation does nothing: {self:?}");
-        }
+        let Self { publishes, deliveries, crashes, lost_links, takeovers, .. } = *self;
+        let Self { resent, dead_letters, retries, refused, dropped, .. } = *self;
+        let counts =
+            [publishes, deliveries, crashes, lost_links, takeovers, resent, dead_letters, retries, refused, dropped];
+        assert!(counts.iter().all(|&count| count > 100), "the simulation does too little: {self:?}");
     }
 }
 
@@ -100,13 +105,14 @@ impl World {
             inflight_messages: rng.u16(1..8),
             receive_maximum: rng.u16(1..8),
             unwritten_bytes: if rng.bool() { 1 << 20 } else { 60 },
+            inbox_events: if rng.u8(..) < 80 { 3 } else { 1000 },
             ..Limits::default()
         };
-        let mut clients = vec![Client::new("p0", true, 5), Client::new("p1", true, 5)];
+        let mut clients = vec![Client::new("p0", true), Client::new("p1", true)];
         for name in ["s0", "s1", "s2"] {
-            clients.push(Client::new(name, true, rng.u16(1..10)));
+            clients.push(Client::new(name, true));
         }
-        clients.push(Client::new("clean", false, 3));
+        clients.push(Client::new("clean", false));
         let mut filters = Vec::new();
         for subscriber in PUBLISHERS..clients.len() {
             let qos = [Qos::AtLeastOnce, Qos::ExactlyOnce, Qos::ExactlyOnce][rng.usize(0..3)];
@@ -143,7 +149,7 @@ impl World {
 
     pub fn run(mut self) -> Totals {
         self.begin();
-        for _ in 0..600 {
+        for _ in 0..1500 {
             self.step();
         }
         self.heal();
@@ -190,7 +196,8 @@ impl World {
             self.totals.takeovers += 1;
         }
         let protocol = if self.rng.bool() { Protocol::V5 } else { Protocol::V3 };
-        self.clients[client].connect(self.next_connection, protocol);
+        let receive_maximum = self.rng.u16(1..8);
+        self.clients[client].connect(self.next_connection, protocol, receive_maximum);
         self.next_connection += 1;
     }
 
@@ -227,9 +234,13 @@ impl World {
         }
         let number = self.next_message * PUBLISHERS as u64 + publisher as u64;
         self.next_message += 1;
-        let topic = Topic::parse(TOPICS[self.rng.usize(0..TOPICS.len())]).expect("a topic");
-        let qos = [Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce, Qos::ExactlyOnce][self.rng.usize(0..4)];
-        client.publish(topic.clone(), qos, number, self.now);
+        // Each publisher alone retains at a topic of its own and at one QoS, so that the last one is known: sent again,
+        // QoS 1 is routed anew and QoS 2 is not, which changes the order between them.
+        let retain = self.rng.u8(..) < 40;
+        let topic = if retain { retained_topic(publisher) } else { topic(TOPICS[self.rng.usize(0..TOPICS.len())]) };
+        let any = [Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce, Qos::ExactlyOnce][self.rng.usize(0..4)];
+        let qos = if retain { [Qos::AtLeastOnce, Qos::ExactlyOnce][publisher] } else { any };
+        client.publish(topic.clone(), qos, retain, number, self.now);
         self.published.insert(number, (topic, qos));
         self.totals.publishes += 1;
     }
@@ -298,6 +309,7 @@ impl World {
         for effect in std::mem::take(&mut self.effects.list) {
             match effect {
                 Effect::Send { connection, .. } | Effect::Close { connection, .. } => {
+                    self.totals.refused += u64::from(refuses(&effect));
                     self.held.entry(connection).or_default().push_back(effect);
                 }
                 Effect::Events { plugin, events } => {
@@ -310,6 +322,8 @@ impl World {
                 | Effect::PluginActivated { .. }
                 | Effect::PluginRefused { .. }
                 | Effect::PluginRemoved { .. } => {}
+                // QoS 0 only: what is published at QoS 1 or 2 is refused.
+                Effect::Dropped { reason: DropReason::InboxFull, .. } => self.totals.dropped += 1,
                 Effect::Dropped { reason, .. } => panic!("dropped: {reason:?}"),
             }
         }
@@ -336,7 +350,7 @@ impl World {
                             link.down.push_back(packet);
                         }
                     }
-                    // Another connection of the same client took over.
+                    // Another connection took over, or a publish was refused on 3.1.1.
                     _ => client.link = None,
                 }
             }
@@ -442,12 +456,15 @@ impl World {
         let acknowledged: BTreeSet<u64> =
             self.clients.iter().flat_map(|client| client.acknowledged.iter().copied()).collect();
         for (place, client) in self.clients.iter().enumerate() {
-            client.check_order(|number| (number as usize % PUBLISHERS, self.published[&number].1));
+            client.check_order(self.totals.refused == 0, |number| {
+                (number as usize % PUBLISHERS, self.published[&number].1)
+            });
             if place >= PUBLISHERS && client.durable {
                 self.check_complete(place, &acknowledged);
             }
         }
         self.check_plugins(&acknowledged);
+        self.check_retained();
     }
 
     fn check_complete(&self, subscriber: usize, acknowledged: &BTreeSet<u64>) {
@@ -458,6 +475,21 @@ impl World {
             let (topic, _) = &self.published[number];
             let subscribed = self.filters.iter().any(|(of, filter, _)| *of == subscriber && filter.matches(topic));
             assert!(!subscribed || got.contains(&(topic, *number)), "{} misses {number} on {topic}", client.name);
+        }
+    }
+
+    /// What is retained is the last message that was acknowledged, or a later one.
+    fn check_retained(&self) {
+        let mut retained: BTreeMap<Topic, u64> = BTreeMap::new();
+        for change in self.broker.durable_state() {
+            if let Change::Retained { message } = change {
+                retained.insert(message.topic.clone(), number_of(&message));
+            }
+        }
+        for (publisher, client) in self.clients[..PUBLISHERS].iter().enumerate() {
+            let topic = retained_topic(publisher);
+            let acknowledged = client.last_retained(&topic, &self.published);
+            assert!(retained.get(&topic).copied() >= acknowledged, "{topic} has lost {acknowledged:?}");
         }
     }
 
@@ -487,6 +519,22 @@ impl World {
             }
         }
     }
+}
+
+fn topic(name: &str) -> Topic {
+    Topic::parse(name).expect("a topic")
+}
+
+fn retained_topic(publisher: usize) -> Topic {
+    topic(&format!("retained/{publisher}"))
+}
+
+fn refuses(effect: &Effect) -> bool {
+    let reason = match effect {
+        Effect::Send { packet: Packet::Acknowledge { reason, .. }, .. } | Effect::Close { reason, .. } => *reason,
+        _ => ReasonCode::Success,
+    };
+    reason == ReasonCode::QuotaExceeded
 }
 
 fn after(effect: &Effect) -> ChangeNumber {

@@ -220,8 +220,7 @@ fn understand_v5_identity(packet: &v5::codec::Connect, now: Timestamp) -> Result
 }
 
 fn will_v5(will: &v5::codec::LastWill, client_id: &Arc<str>, now: Timestamp) -> Result<Will, ReasonCode> {
-    let mut properties =
-        MessageProperties { payload_is_utf8: will.is_utf8_payload, ..MessageProperties::default() };
+    let mut properties = MessageProperties { payload_is_utf8: will.is_utf8_payload, ..MessageProperties::default() };
     if let Some(content_type) = &will.content_type {
         properties.content_type = Some(without_nul(content_type)?.into());
     }

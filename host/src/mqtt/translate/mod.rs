@@ -21,7 +21,7 @@ use vespiary_core::event::{AcknowledgeStep, ConnectionId, Disconnect, PacketId, 
 use vespiary_core::topic::InvalidTopic;
 use vespiary_core::{Input, Qos, Timestamp, Topic};
 
-pub(super) use self::connect::{Accepted, ConnectOptions, Refusal, connack_reason, connect};
+pub(super) use self::connect::{ConnectOptions, Refusal, connack_reason, connect};
 use super::frame::{Fields, Frame, PacketType};
 
 /// What has to be remembered of a connection to understand its packets.

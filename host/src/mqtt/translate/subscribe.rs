@@ -7,7 +7,7 @@ use ntex_bytes::ByteString;
 use ntex_mqtt::{v3, v5};
 use vespiary_core::event::{PacketId, Protocol, ReasonCode, RetainHandling, Subscribe, SubscriptionOptions};
 use vespiary_core::topic::InvalidTopic;
-use vespiary_core::{Input, Qos, TopicFilter};
+use vespiary_core::{Input, TopicFilter};
 
 use super::{Inbound, Understood, decode_v3, decode_v5, quality};
 use crate::mqtt::frame::{Fields, Frame};
@@ -140,4 +140,3 @@ fn requested(filter: &ByteString, options: SubscriptionOptions) -> Result<Reques
 fn is_shared(filter: &str) -> bool {
     filter == "$share" || filter.starts_with("$share/")
 }
-

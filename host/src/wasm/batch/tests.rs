@@ -10,8 +10,7 @@ use super::*;
 use crate::wasm::testing::MapState;
 
 fn batch(committed: &[(&str, &str)], events: &[u64]) -> Batch {
-    let map = committed.iter().map(|(key, value)| (key.to_string(), value.as_bytes().to_vec())).collect();
-    Batch::new(Box::new(MapState(map)), events.iter().copied().map(Sequence).collect())
+    Batch::new(Box::new(MapState::of(committed)), events.iter().copied().map(Sequence).collect())
 }
 
 fn message(topic: &str) -> Message {
@@ -134,7 +133,7 @@ fn a_single_event_need_not_be_begun() {
 
 #[test]
 fn keys_values_and_totals_are_bounded() {
-    let limits = WasmLimits { state_value_bytes: 10, state_bytes_per_call: 20, ..WasmLimits::default() };
+    let limits = WasmLimits { state_value_bytes: 10, write_bytes_per_call: 20, ..WasmLimits::default() };
     let limits = WasmLimits { publishes_per_call: 2, publish_bytes_per_call: 40, state_scan_bytes: 8, ..limits };
     let mut batch = batch(&[("k1", "12345"), ("k2", "12345")], &[1]);
     let long = "k".repeat(513);
@@ -207,7 +206,7 @@ proptest! {
             prop_assert_eq!(batch.written_bytes, written);
         }
         for (key, value) in &model {
-            prop_assert_eq!(batch.get(key).unwrap().as_ref(), Some(value));
+            prop_assert_eq!(batch.get(key), Ok(Some(value.clone())));
         }
     }
 }

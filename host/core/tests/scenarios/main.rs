@@ -1,0 +1,17 @@
+//! What the broker does, told in scripts.
+//!
+//! A script is lines of inputs, each followed by what the broker does about it, indented. [`script::check`] runs it and
+//! compares. A mark `*` ends what has to wait for the disk. `script.rs` says which lines there are.
+
+#![expect(unreachable_pub, reason = "a test has no public interface")]
+
+mod script;
+
+mod durability;
+mod limits;
+mod plugins;
+mod qos;
+mod retained;
+mod sessions;
+mod subscriptions;
+mod wills;

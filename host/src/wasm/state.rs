@@ -1,0 +1,34 @@
+//! What a call reads: a plugin's committed state, as of the beginning of the call.
+
+use crate::store::StateSnapshot;
+
+/// A plugin's committed state as of the beginning of a call.
+pub trait StateRead: Send {
+    /// The value of a key.
+    fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StateUnavailable>;
+
+    /// Up to `limit` entries whose keys begin with `prefix`, in the order of keys, from the first key greater than
+    /// `after` if it is given.
+    fn scan(&self, prefix: &str, after: Option<&str>, limit: usize)
+    -> Result<Vec<(String, Vec<u8>)>, StateUnavailable>;
+}
+
+/// The store could not be read, and what it says.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the state cannot be read: {0}")]
+pub struct StateUnavailable(pub String);
+
+impl StateRead for StateSnapshot {
+    fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StateUnavailable> {
+        self.get(key).map_err(|error| StateUnavailable(error.to_string()))
+    }
+
+    fn scan(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(String, Vec<u8>)>, StateUnavailable> {
+        self.scan(prefix, after, limit).map_err(|error| StateUnavailable(error.to_string()))
+    }
+}
