@@ -165,8 +165,9 @@ impl Readings {
     /// Makes the next reading: a machine that vibrates about its normal value, and now and then far beyond it.
     fn make(&mut self, content: &Content) {
         let Content::Readings { before_id, after_id, .. } = content else { return };
-        let (asset, sequence) = &mut self.assets[self.next];
-        self.next = (self.next + 1) % self.assets.len().max(1);
+        let turn = self.next;
+        self.next = (turn + 1) % self.assets.len();
+        let (asset, sequence) = &mut self.assets[turn];
         *sequence += 1;
         let noise = fastrand::f64();
         let mm_s = if fastrand::u32(..1000) == 0 { 12.0 + noise } else { 2.0 + noise * 0.5 };
@@ -178,7 +179,7 @@ impl Readings {
         let _ = std::fmt::Write::write_fmt(&mut self.topic, format_args!("press-{asset:06}"));
         let _ = write!(
             self.payload,
-            r#"{{"asset":"press-{asset:06}","seq":{sequence},"ts":{now},"mm_s":{mm_s:.3},"temperature_c":{:.1},"unit":"mm/s"}}"#,
+            r#"{{"asset":"press-{asset:06}","seq":{sequence},"ts":{now},"mm_s":{mm_s:.3},"temperature_c":{:.1},"unit":"mm/s","sensor":"drive-end"}}"#,
             40.0 + noise
         );
         self.topic.push_str(after_id);
