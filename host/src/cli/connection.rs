@@ -7,6 +7,7 @@ use crate::mqtt::client::ConnectOptions;
 
 /// How to connect.
 #[derive(Debug, Clone, clap::Args)]
+#[command(disable_version_flag = true)] // -V is the protocol's here, as users of mosquitto_pub expect.
 pub(super) struct ConnectionArgs {
     /// Address of the broker
     #[arg(long, value_name = "ADDR:PORT", env = "VESPIARY_MQTT", default_value = "127.0.0.1:1883")]
@@ -80,4 +81,14 @@ pub(super) fn parse_qos(text: &str) -> Result<Qos, String> {
 pub(super) fn parse_property(text: &str) -> Result<(Box<str>, Box<str>), String> {
     let (name, value) = text.split_once('=').ok_or_else(|| "NAME=VALUE".to_owned())?;
     Ok((name.into(), value.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_whole_command_line_is_consistent() {
+        super::super::Cli::command().debug_assert();
+    }
 }

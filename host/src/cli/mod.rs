@@ -17,6 +17,8 @@ mod publish;
 
 mod subscribe;
 
+mod bench;
+
 mod connection;
 
 use std::io::IsTerminal as _;
@@ -54,6 +56,8 @@ enum Command {
     Pub(publish::PublishArgs),
     /// Subscribe and print messages
     Sub(subscribe::SubscribeArgs),
+    /// Measure a broker
+    Bench(bench::BenchArgs),
 }
 
 /// How client commands find the admin API.
@@ -77,6 +81,7 @@ pub fn main() -> ExitCode {
         Command::Plugin(args) => admin::plugin(&args),
         Command::Pub(args) => with_log("warn", || block_on(publish::run(args))),
         Command::Sub(args) => with_log("warn", || block_on(subscribe::run(args))),
+        Command::Bench(args) => with_log("warn", || block_on(bench::run(args))),
     };
     match result {
         Ok(code) => code,

@@ -27,6 +27,9 @@ const OUTPUT_BYTES: usize = 256 * 1024;
 /// Read in one turn at most, so that commands get their turn too.
 const READ_BYTES: usize = 64 * 1024;
 
+/// Unacknowledged publishes at most, so that packet identifiers remain.
+const LARGEST_WINDOW: u16 = 32_767;
+
 /// For PINGRESP, and for the last bytes before DISCONNECT.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -125,7 +128,7 @@ impl Link {
         let options = &kept.options;
         let client_id = connack.assigned_client_id.unwrap_or_else(|| options.client_id.clone());
         let seconds = connack.keep_alive_s.unwrap_or(options.keep_alive_s);
-        let window = options.window.min(connack.receive_maximum).max(1).into();
+        let window = options.window.min(connack.receive_maximum).clamp(1, LARGEST_WINDOW).into();
         kept.ports.connected.send_modify(|connected| {
             connected.session_present = connack.session_present;
             connected.client_id = client_id;
@@ -186,7 +189,7 @@ impl Link {
         let deadline = self.deadline();
         let needed = self.stalled.as_ref().map_or(0, |(_, weight)| *weight);
         let ports = &mut self.kept.ports;
-        let room = self.output.bytes.len() < OUTPUT_BYTES && self.kept.session.unacknowledged() < self.window;
+        let room = self.output.bytes.len() < OUTPUT_BYTES && self.kept.session.has_room(self.window);
         let command = tokio::select! {
             () = ports.abort.notified() => return Err(Stop::Said(ClientError::Disconnected)),
             ready = self.stream.ready(interest), if reading || writing => {
@@ -227,7 +230,7 @@ impl Link {
                     return self.disconnect(with_will, session_expiry_s).await;
                 }
             }
-            let room = self.output.bytes.len() < OUTPUT_BYTES && session.unacknowledged() < self.window;
+            let room = self.output.bytes.len() < OUTPUT_BYTES && session.has_room(self.window);
             next = if room { self.kept.ports.commands.try_recv().ok() } else { None };
         }
         Ok(())

@@ -13,6 +13,9 @@ use vespiary_core::event::{AcknowledgeStep, PacketId, SubscriptionOptions};
 use super::packet::{Sent, Wire, WireError};
 use super::{ClientError, Publish, Reason};
 
+/// SUBSCRIBE and UNSUBSCRIBE that may be without an answer.
+const REQUESTS: usize = 64;
+
 /// Whoever waits for an answer.
 pub(super) type Waiting = oneshot::Sender<Result<Reason, ClientError>>;
 
@@ -86,8 +89,14 @@ impl Output {
 
 impl Session {
     /// Publishes that are not complete.
+    #[cfg(test)]
     pub(super) fn unacknowledged(&self) -> usize {
         self.outgoing.len()
+    }
+
+    /// Whether another publish or request may be sent.
+    pub(super) fn has_room(&self, window: usize) -> bool {
+        self.outgoing.len() < window && self.requests.len() < REQUESTS
     }
 
     /// Sends a publish. One that cannot be encoded is refused to whoever waits, and changes nothing.
@@ -263,9 +272,9 @@ impl Session {
         }
     }
 
-    /// The next free identifier. There is one: the window, with the commands under way, is far below 65,535.
+    /// The next free identifier. There is one, as [`Session::has_room`] says.
     fn allocate(&mut self) -> PacketId {
-        assert!(self.used.len() < usize::from(u16::MAX), "the window bounds identifiers");
+        assert!(self.used.len() < usize::from(u16::MAX), "the window leaves identifiers free");
         loop {
             self.last_id = self.last_id.wrapping_add(1);
             if let Some(id) = PacketId::new(self.last_id)

@@ -1,0 +1,220 @@
+//! A connection that publishes: fills its window, counts acknowledgements, answers PUBREC.
+
+use std::cell::RefCell;
+use std::io::Write as _;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use vespiary_core::Qos;
+
+use super::args::{Content, Plan};
+use super::socket::Socket;
+use super::traffic::Traffic;
+use super::wire::{Received, Stamp, publish_prefix, put_publish_middle};
+
+/// Staged output at which a turn ends; what is left to send follows in the next.
+const STAGED_BYTES: usize = 64 * 1024;
+
+/// A publisher.
+pub(super) struct Publisher {
+    /// Its number.
+    index: usize,
+    socket: Socket,
+    /// Packet identifier of the next publish.
+    next_id: u16,
+    source: Source,
+    traffic: Rc<RefCell<Traffic>>,
+}
+
+/// Where messages come from.
+enum Source {
+    /// The same packet again and again, but for identifier and stamp.
+    Stamped { prefix: Vec<u8>, payload: Vec<u8> },
+    /// Readings of this publisher's assets, in turn.
+    Readings(Readings),
+}
+
+struct Readings {
+    /// Numbers of the assets, each with its count of readings.
+    assets: Vec<(u32, u64)>,
+    /// The asset whose turn it is.
+    next: usize,
+    /// When the publish under each packet identifier left.
+    sent_ns: Vec<u64>,
+    /// The topic, kept for its memory.
+    topic: String,
+    /// The payload, likewise.
+    payload: Vec<u8>,
+}
+
+impl Publisher {
+    pub(super) fn new(index: usize, socket: Socket, traffic: Rc<RefCell<Traffic>>) -> Self {
+        let source = Source::new(index, &traffic.borrow().plan);
+        Self { index, socket, next_id: 0, source, traffic }
+    }
+
+    pub(super) async fn run(mut self) -> anyhow::Result<()> {
+        std::future::poll_fn(|cx| self.poll(cx)).await
+    }
+
+    /// One turn: read, fill the window, write. Ends only with an error.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<anyhow::Result<()>> {
+        let shared = Rc::clone(&self.traffic);
+        let traffic = &mut *shared.borrow_mut();
+        let mut buffer = std::mem::take(&mut traffic.buffer);
+        let (index, source) = (self.index, &mut self.source);
+        let read =
+            self.socket.poll_read(cx, &mut buffer, |packet, output| take(traffic, index, source, packet, output));
+        traffic.buffer = buffer;
+        let more_to_read = read?.is_ready();
+        let more_to_send = self.fill(traffic);
+        let written = self.socket.poll_write(cx)?.is_ready();
+        let progress = &mut traffic.progress[index];
+        // While the socket is full nobody need wake us but the socket.
+        progress.waiting = written && !more_to_send;
+        if !progress.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            progress.waker = Some(cx.waker().clone());
+        }
+        if more_to_read || (more_to_send && written) {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+
+    /// Stages what may be sent; whether there is more.
+    fn fill(&mut self, traffic: &mut Traffic) -> bool {
+        let now_ns = traffic.now_ns();
+        while traffic.may_send(self.index) {
+            if self.socket.output.len() >= STAGED_BYTES {
+                return true;
+            }
+            let due_ns = traffic.next_due_ns(self.index, now_ns);
+            traffic.tally.late_max_ns = traffic.tally.late_max_ns.max(now_ns.saturating_sub(due_ns));
+            self.next_id = self.next_id.checked_add(1).unwrap_or(1);
+            let progress = &mut traffic.progress[self.index];
+            progress.sent += 1;
+            progress.unacknowledged += u32::from(traffic.plan.qos != Qos::AtMostOnce);
+            let stamp = Stamp { publisher: self.index as u32, sequence: progress.sent as u32, due_ns };
+            traffic.tally.sent += 1;
+            self.source.stage(&traffic.plan, stamp, self.next_id, &mut self.socket.output);
+        }
+        false
+    }
+}
+
+/// Takes a packet from the broker.
+fn take(traffic: &mut Traffic, index: usize, source: &Source, packet: Received<'_>, output: &mut Vec<u8>) {
+    let (id, refused) = match packet {
+        Received::Complete { id, refused } => (id, refused),
+        Received::Pubrec { id, refused: true } => (id, true),
+        Received::Pubrec { id, refused: false } => return output.extend_from_slice(&[0x62, 2, id[0], id[1]]),
+        _ => return,
+    };
+    traffic.tally.acknowledged += 1;
+    traffic.tally.refused += u64::from(refused);
+    let progress = &mut traffic.progress[index];
+    progress.unacknowledged = progress.unacknowledged.saturating_sub(1);
+    if let Source::Readings(readings) = source
+        && traffic.recording
+    {
+        let sent_ns = readings.sent_ns[usize::from(u16::from_be_bytes(id))];
+        let taken_ns = traffic.now_ns().saturating_sub(sent_ns);
+        traffic.latency.record(taken_ns);
+    }
+}
+
+impl Source {
+    fn new(index: usize, plan: &Plan) -> Self {
+        match &plan.content {
+            Content::Stamped { topics, payload_bytes } => {
+                let prefix = publish_prefix(plan.protocol, &topics[index % topics.len()], plan.qos, *payload_bytes);
+                Self::Stamped { prefix, payload: (0..*payload_bytes).map(|byte| byte as u8).collect() }
+            }
+            Content::Readings { assets, .. } => Self::Readings(Readings {
+                assets: (index as u32..*assets).step_by(plan.publishers).map(|asset| (asset, 0)).collect(),
+                next: 0,
+                sent_ns: vec![0; usize::from(u16::MAX) + 1],
+                topic: String::new(),
+                payload: Vec::new(),
+            }),
+        }
+    }
+
+    fn stage(&mut self, plan: &Plan, stamp: Stamp, packet_id: u16, output: &mut Vec<u8>) {
+        match self {
+            Self::Stamped { prefix, payload } => {
+                stamp.write(payload);
+                output.extend_from_slice(prefix);
+                put_publish_middle(output, plan.protocol, plan.qos, packet_id);
+                output.extend_from_slice(payload);
+            }
+            Self::Readings(readings) => {
+                readings.sent_ns[usize::from(packet_id)] = stamp.due_ns;
+                readings.make(&plan.content);
+                let Readings { topic, payload, .. } = readings;
+                output.extend_from_slice(&publish_prefix(plan.protocol, topic, plan.qos, payload.len()));
+                put_publish_middle(output, plan.protocol, plan.qos, packet_id);
+                output.extend_from_slice(payload);
+            }
+        }
+    }
+}
+
+impl Readings {
+    /// Makes the next reading: a machine that vibrates about its normal value, and now and then far beyond it.
+    fn make(&mut self, content: &Content) {
+        let Content::Readings { before_id, after_id, .. } = content else { return };
+        let turn = self.next;
+        self.next = (turn + 1) % self.assets.len();
+        let (asset, sequence) = &mut self.assets[turn];
+        *sequence += 1;
+        let noise = fastrand::f64();
+        let mm_s = if fastrand::u32(..1000) == 0 { 12.0 + noise } else { 2.0 + noise * 0.5 };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        self.topic.clear();
+        self.payload.clear();
+        self.topic.push_str(before_id);
+        // Writing into memory does not fail.
+        let _ = std::fmt::Write::write_fmt(&mut self.topic, format_args!("press-{asset:06}"));
+        let _ = write!(
+            self.payload,
+            r#"{{"asset":"press-{asset:06}","seq":{sequence},"ts":{now},"mm_s":{mm_s:.3},"temperature_c":{:.1},"unit":"mm/s","sensor":"drive-end"}}"#,
+            40.0 + noise
+        );
+        self.topic.push_str(after_id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    #[test]
+    fn readings_are_json_of_their_asset_and_counted() {
+        let content = Content::Readings {
+            before_id: "assets/".into(),
+            after_id: "/vibration".into(),
+            assets: 2,
+            expect_every: None,
+            backlog: 1,
+        };
+        let mut readings = Readings {
+            assets: vec![(0, 0), (1, 0)],
+            next: 0,
+            sent_ns: Vec::new(),
+            topic: String::new(),
+            payload: Vec::new(),
+        };
+        for (asset, sequence) in [(0, 1), (1, 1), (0, 2)] {
+            readings.make(&content);
+            assert_eq!(readings.topic, format!("assets/press-{asset:06}/vibration"));
+            let reading: Value = serde_json::from_slice(&readings.payload).unwrap();
+            assert_eq!(reading["asset"], format!("press-{asset:06}"));
+            assert_eq!(reading["seq"], sequence);
+            assert!(reading["mm_s"].as_f64().unwrap() > 1.9);
+            assert!((100..=130).contains(&readings.payload.len()), "{}", readings.payload.len());
+        }
+    }
+}
