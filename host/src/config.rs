@@ -103,6 +103,8 @@ pub struct BrokerLimits {
     pub inbox_events: Option<usize>,
     /// See [`Limits::inbox_bytes`].
     pub inbox_bytes: Option<usize>,
+    /// See [`Limits::batch_bytes`].
+    pub batch_bytes: Option<usize>,
     /// See [`Limits::dead_letters`].
     pub dead_letters: Option<usize>,
 }
@@ -281,6 +283,7 @@ impl BrokerLimits {
             plugins: self.plugins.unwrap_or(default.plugins),
             inbox_events: self.inbox_events.unwrap_or(default.inbox_events),
             inbox_bytes: self.inbox_bytes.unwrap_or(default.inbox_bytes),
+            batch_bytes: self.batch_bytes.unwrap_or(default.batch_bytes),
             dead_letters: self.dead_letters.unwrap_or(default.dead_letters),
         }
     }

@@ -40,8 +40,8 @@ pub struct Driver {
     posted: Mutex<Vec<Input>>,
     /// Wakes each worker for a turn.
     wakes: Box<[Notify]>,
-    /// Messages dropped, by reason.
-    dropped: [AtomicU64; DROP_REASONS.len()],
+    /// Messages dropped, by reason, in the order of their declaration.
+    dropped: [AtomicU64; DropReason::ALL.len()],
     /// When the broker has something to do by itself, in milliseconds; `u64::MAX` for never.
     deadline: AtomicU64,
 }
@@ -57,16 +57,6 @@ struct State {
     /// Time of the last turn; the broker's time does not step back.
     now: Timestamp,
 }
-
-/// Every [`DropReason`], in the order of their counters.
-pub const DROP_REASONS: [DropReason; 6] = [
-    DropReason::QueueFull,
-    DropReason::Expired,
-    DropReason::TooLargeForClient,
-    DropReason::InboxFull,
-    DropReason::DeadLettersFull,
-    DropReason::PluginRemoved,
-];
 
 impl Driver {
     /// A driver for `workers` workers, and the broker [started](Input::Started): its first input has been handled when
@@ -198,8 +188,7 @@ impl Driver {
     }
 
     fn counter(&self, reason: DropReason) -> &AtomicU64 {
-        let index = DROP_REASONS.iter().position(|&known| known == reason);
-        &self.dropped[index.unwrap_or(0)]
+        &self.dropped[reason as usize]
     }
 }
 

@@ -349,6 +349,19 @@ pub enum DropReason {
     PluginRemoved,
 }
 
+impl DropReason {
+    /// Every reason, in the order of their declaration, with a name for counters.
+    pub const ALL: [(Self, &'static str); 7] = [
+        (Self::QueueFull, "queue_full"),
+        (Self::Expired, "expired"),
+        (Self::TooLargeForClient, "too_large_for_client"),
+        (Self::InboxFull, "inbox_full"),
+        (Self::RetainedFull, "retained_full"),
+        (Self::DeadLettersFull, "dead_letters_full"),
+        (Self::PluginRemoved, "plugin_removed"),
+    ];
+}
+
 /// Reason codes (MQTT 5.0 section 2.4) that the core uses; the connection turns them into what 3.1.1 has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]

@@ -30,9 +30,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use vespiary_core::Broker;
-use vespiary_core::event::PluginName;
+use vespiary_core::event::{DropReason, PluginName};
 
-use crate::driver::{DROP_REASONS, Driver};
+use crate::driver::Driver;
 use crate::plugins::Plugins;
 use crate::plugins::deploy::DeployError;
 use crate::plugins::manifest::parse_name;
@@ -113,7 +113,7 @@ async fn status(State(api): State<Api>) -> Response {
     let broker = api.driver.inspect(Broker::statistics);
     let store = api.driver.store().commits();
     let dropped: serde_json::Map<String, Value> =
-        DROP_REASONS.iter().map(|&reason| (format!("{reason:?}"), api.driver.dropped(reason).into())).collect();
+        DropReason::ALL.iter().map(|&(reason, name)| (name.to_owned(), api.driver.dropped(reason).into())).collect();
     Json(json!({
         "broker": {
             "connections": broker.connections,

@@ -7,8 +7,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use vespiary_core::{Input, Timestamp};
 use vespiary_core::event::{Effect, InboxEvent, Outcome, PluginName, Settlement};
+use vespiary_core::{Input, Timestamp};
 
 use super::Plugins;
 use super::plugin::{Code, Phase, Plugin, Refused};
