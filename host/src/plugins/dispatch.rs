@@ -17,7 +17,7 @@ use crate::clock::wall_clock;
 use crate::wasm::{CallError, EventResult, Handled, Instance, LogLevel};
 
 /// First pause before a failed event is handed out again, in milliseconds; doubles with each attempt.
-const FIRST_RETRY_MS: u64 = 100;
+const FIRST_RETRY_MS: u64 = 1_000;
 /// Longest pause, in milliseconds.
 const LONGEST_RETRY_MS: u64 = 60_000;
 
