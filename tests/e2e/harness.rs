@@ -4,8 +4,8 @@
 //! Nothing has to be installed: components are compiled here, and peers' tools that cannot be had make a test say so
 //! and pass.
 
-use std::io::{BufRead, BufReader, Read as _};
-use std::net::SocketAddr;
+use std::io::{BufRead, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -116,6 +116,17 @@ impl Broker {
     /// Runs a client command that must fail with exit code 1; gives its one line on stderr.
     pub(crate) fn refused(&self, arguments: &[&str]) -> Result<String> {
         one_line_of_failure(&self.run(arguments)?)
+    }
+
+    /// The counters of `GET /api/v1/status`.
+    pub(crate) fn status(&self) -> Result<Value> {
+        let mut stream = TcpStream::connect(self.http)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        write!(stream, "GET /api/v1/status HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.http)?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let (_, body) = answer.split_once("\r\n\r\n").context("no HTTP answer")?;
+        Ok(serde_json::from_str(body)?)
     }
 
     /// Deploys a component; gives the answer.

@@ -138,7 +138,7 @@ fn a_component_that_is_not_one_or_asks_for_more_is_refused_in_one_line() -> Resu
     for (path, reason) in [
         (file("text.wasm", b"this is no component")?, "component"),
         (file("empty.wasm", b"")?, "component"),
-        (file("module.wasm", wasm_module)?, "core module"),
+        (file("module.wasm", wasm_module)?, "core WebAssembly module"),
         (file("truncated.wasm", &truncated)?, "component"),
         (file("large.wasm", &vec![0; 1_000_001])?, "1000001 bytes"),
         (guest("asks_for_more").to_str().context("path")?.to_owned(), "not granted"),

@@ -64,7 +64,7 @@ enum Command {
 #[derive(Debug, Clone, clap::Args)]
 struct AdminAddress {
     /// Address of the broker's admin API
-    #[arg(long, value_name = "ADDR:PORT", env = "VESPIARY_HTTP", default_value = "127.0.0.1:8080")]
+    #[arg(long, global = true, value_name = "ADDR:PORT", env = "VESPIARY_HTTP", default_value = "127.0.0.1:8080")]
     http: SocketAddr,
 }
 
