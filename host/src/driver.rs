@@ -8,6 +8,7 @@
 //!
 //! An effect with a change number is handed on at once; whoever carries it out waits for the store.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -20,6 +21,10 @@ use crate::store::Store;
 
 /// Most workers that there can be: a connection's identifier has 16 bits for its worker.
 pub const MAX_WORKERS: usize = 1 << 16;
+
+/// Effects after which a turn ends though inputs are left. What a fan-out makes is then carried out while the processor
+/// still has it at hand, and no turn holds the lock for long.
+const EFFECTS_PER_TURN: usize = 512;
 
 /// Takes the effects that are for plugins. Called with the broker's lock held: it must not block, and must not call
 /// the driver.
@@ -88,23 +93,26 @@ impl Driver {
             clock: AtomicU64::new(0),
         };
         let mut effects = Vec::new();
-        driver.turn(0, driver.now(), &mut vec![Input::Started], &mut effects);
+        driver.turn(0, driver.now(), &mut VecDeque::from([Input::Started]), &mut effects);
         debug_assert!(effects.is_empty(), "nobody is connected yet");
         driver
     }
 
-    /// Steps the broker through `inputs`, which are left empty, and gives in `effects` what `worker` has to carry out:
-    /// what other workers' turns left for it, and then what came of its own inputs.
-    pub fn turn(&self, worker: usize, now: Timestamp, inputs: &mut Vec<Input>, effects: &mut Vec<Effect>) {
+    /// Steps the broker through `inputs`, and gives in `effects` what `worker` has to carry out: what other workers'
+    /// turns left for it, and then what came of its own inputs. Inputs that are left when a turn has come to much
+    /// are for the next.
+    pub fn turn(&self, worker: usize, now: Timestamp, inputs: &mut VecDeque<Input>, effects: &mut Vec<Effect>) {
         debug_assert!(effects.is_empty(), "the effects of the last turn have been carried out");
         if worker == 0 {
-            inputs.append(&mut lock(&self.posted));
+            inputs.extend(lock(&self.posted).drain(..));
         }
         let mut guard = lock(&self.state);
         let state = &mut *guard;
         std::mem::swap(effects, &mut state.mailboxes[worker]);
         state.now = state.now.max(now);
-        for input in inputs.drain(..) {
+        while state.effects.list.len() < EFFECTS_PER_TURN
+            && let Some(input) = inputs.pop_front()
+        {
             state.broker.handle(state.now, input, &mut state.effects);
         }
         state.broker.handle(state.now, Input::Tick, &mut state.effects);
@@ -274,7 +282,7 @@ mod tests {
     }
 
     fn turn(driver: &Driver, worker: usize, inputs: Vec<Input>) -> Vec<Effect> {
-        let (mut inputs, mut effects) = (inputs, Vec::new());
+        let (mut inputs, mut effects) = (VecDeque::from(inputs), Vec::new());
         driver.turn(worker, NOW, &mut inputs, &mut effects);
         assert!(inputs.is_empty());
         effects
@@ -392,6 +400,22 @@ mod tests {
         turn(&driver, 0, (0..5).map(|number| publish(connection, &number.to_string())).collect());
         assert_eq!(driver.dropped(DropReason::QueueFull), 3);
         assert_eq!(driver.dropped(DropReason::Expired), 0);
+    }
+
+    #[test]
+    fn a_turn_that_comes_to_much_leaves_inputs_for_the_next() {
+        let (driver, _, _directory) = driver(1, Limits::default());
+        let connection = on_worker(0);
+        turn(&driver, 0, vec![connect(connection, None), subscribe(connection)]);
+        let mut inputs: VecDeque<_> = (0..1_000).map(|number| publish(connection, &number.to_string())).collect();
+        let mut delivered = Vec::new();
+        while !inputs.is_empty() {
+            let mut effects = Vec::new();
+            driver.turn(0, NOW, &mut inputs, &mut effects);
+            assert!(effects.len() <= EFFECTS_PER_TURN);
+            delivered.extend(payloads(&effects).iter().map(|payload| payload.parse::<usize>().unwrap()));
+        }
+        assert!(delivered.iter().copied().eq(0..1_000));
     }
 
     #[test]
