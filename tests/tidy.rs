@@ -25,8 +25,14 @@ const HOST_FLOORS: &[&[&str]] = &[
 ];
 
 /// Floors of the core, lowest first.
-const CORE_FLOORS: &[&[&str]] =
-    &[&["topic", "limits"], &["message"], &["event"], &["session", "subscriptions", "retained"], &["broker"], &["lib"]];
+const CORE_FLOORS: &[&[&str]] = &[
+    &["topic", "limits", "key"],
+    &["message"],
+    &["event"],
+    &["session", "subscriptions", "retained"],
+    &["broker"],
+    &["lib"],
+];
 
 /// Foreign libraries and the one folder that may use each.
 const FOREIGN: &[(&str, &str)] = &[

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 
 /// A connected client.
-pub struct Client {
+pub(crate) struct Client {
     stream: TcpStream,
     /// Bytes read and not yet understood.
     unread: Vec<u8>,
@@ -18,7 +18,7 @@ pub struct Client {
 
 /// A packet from the broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Packet {
+pub(crate) enum Packet {
     /// PUBLISH.
     Publish { topic: String, payload: Vec<u8>, qos: u8, dup: bool, retain: bool, packet_id: u16 },
     /// PUBACK.
@@ -41,7 +41,7 @@ pub enum Packet {
 
 impl Client {
     /// Connects and waits for a CONNACK that accepts.
-    pub fn connect(address: SocketAddr, client_id: &str, clean: bool) -> Result<Self> {
+    pub(crate) fn connect(address: SocketAddr, client_id: &str, clean: bool) -> Result<Self> {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         let mut client = Self { stream, unread: Vec::new(), session_present: false };
@@ -57,7 +57,7 @@ impl Client {
     }
 
     /// Subscribes and waits for the SUBACK.
-    pub fn subscribe(&mut self, filter: &str, qos: u8) -> Result<()> {
+    pub(crate) fn subscribe(&mut self, filter: &str, qos: u8) -> Result<()> {
         let mut body = vec![0, 1];
         put_string(&mut body, filter);
         body.push(qos);
@@ -68,7 +68,7 @@ impl Client {
     }
 
     /// Sends a PUBLISH. `packet_id` is left out for QoS 0.
-    pub fn publish(&mut self, topic: &str, payload: &[u8], qos: u8, packet_id: u16, dup: bool) -> Result<()> {
+    pub(crate) fn publish(&mut self, topic: &str, payload: &[u8], qos: u8, packet_id: u16, dup: bool) -> Result<()> {
         let mut body = Vec::with_capacity(topic.len() + payload.len() + 4);
         put_string(&mut body, topic);
         if qos > 0 {
@@ -79,7 +79,7 @@ impl Client {
     }
 
     /// Sends a PUBLISH with QoS 1 and waits for its PUBACK; other packets in between are an error.
-    pub fn publish_acknowledged(&mut self, topic: &str, payload: &[u8]) -> Result<()> {
+    pub(crate) fn publish_acknowledged(&mut self, topic: &str, payload: &[u8]) -> Result<()> {
         self.publish(topic, payload, 1, 1, false)?;
         let answer = self.expect()?;
         ensure!(answer == Packet::Puback(1), "instead of PUBACK: {answer:?}");
@@ -87,37 +87,37 @@ impl Client {
     }
 
     /// Sends PUBACK.
-    pub fn puback(&mut self, packet_id: u16) -> Result<()> {
+    pub(crate) fn puback(&mut self, packet_id: u16) -> Result<()> {
         self.send(0x40, &packet_id.to_be_bytes())
     }
 
     /// Sends PUBREC.
-    pub fn pubrec(&mut self, packet_id: u16) -> Result<()> {
+    pub(crate) fn pubrec(&mut self, packet_id: u16) -> Result<()> {
         self.send(0x50, &packet_id.to_be_bytes())
     }
 
     /// Sends PUBREL.
-    pub fn pubrel(&mut self, packet_id: u16) -> Result<()> {
+    pub(crate) fn pubrel(&mut self, packet_id: u16) -> Result<()> {
         self.send(0x62, &packet_id.to_be_bytes())
     }
 
     /// Sends PUBCOMP.
-    pub fn pubcomp(&mut self, packet_id: u16) -> Result<()> {
+    pub(crate) fn pubcomp(&mut self, packet_id: u16) -> Result<()> {
         self.send(0x70, &packet_id.to_be_bytes())
     }
 
     /// Sends DISCONNECT and closes.
-    pub fn disconnect(mut self) -> Result<()> {
+    pub(crate) fn disconnect(mut self) -> Result<()> {
         self.send(0xE0, &[])
     }
 
     /// The next packet, however long it takes within reason.
-    pub fn expect(&mut self) -> Result<Packet> {
+    pub(crate) fn expect(&mut self) -> Result<Packet> {
         self.receive(super::harness::PATIENCE)?.context("nothing came")
     }
 
     /// The next packet, or none within `wait`. A closed connection is an error.
-    pub fn receive(&mut self, wait: Duration) -> Result<Option<Packet>> {
+    pub(crate) fn receive(&mut self, wait: Duration) -> Result<Option<Packet>> {
         let deadline = Instant::now() + wait;
         loop {
             if let Some(packet) = self.take_packet()? {
@@ -140,7 +140,7 @@ impl Client {
     }
 
     /// The next PUBLISH within `wait`, acknowledged as its QoS asks.
-    pub fn receive_publish(&mut self, wait: Duration) -> Result<Option<(String, Vec<u8>)>> {
+    pub(crate) fn receive_publish(&mut self, wait: Duration) -> Result<Option<(String, Vec<u8>)>> {
         loop {
             match self.receive(wait)? {
                 None => return Ok(None),
@@ -159,7 +159,7 @@ impl Client {
     }
 
     /// Sends bytes as they are.
-    pub fn send_raw(&mut self, bytes: &[u8]) -> Result<()> {
+    pub(crate) fn send_raw(&mut self, bytes: &[u8]) -> Result<()> {
         Ok(self.stream.write_all(bytes)?)
     }
 

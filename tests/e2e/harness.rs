@@ -4,8 +4,8 @@
 //! Nothing has to be installed: components are compiled here, and peers' tools that cannot be had make a test say so
 //! and pass.
 
-use std::io::{BufRead, BufReader, Read as _};
-use std::net::SocketAddr;
+use std::io::{BufRead, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -15,10 +15,10 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
 /// How long anything may take that should take a moment; generous, since machines are shared.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A broker process.
-pub struct Broker {
+pub(crate) struct Broker {
     child: Child,
     /// Where it listens for MQTT.
     pub mqtt: SocketAddr,
@@ -30,12 +30,12 @@ pub struct Broker {
 
 impl Broker {
     /// Starts a broker on free ports with this data directory.
-    pub fn start(data: &Path) -> Result<Self> {
+    pub(crate) fn start(data: &Path) -> Result<Self> {
         Self::start_with(data, &[])
     }
 
     /// The same with further arguments.
-    pub fn start_with(data: &Path, arguments: &[&str]) -> Result<Self> {
+    pub(crate) fn start_with(data: &Path, arguments: &[&str]) -> Result<Self> {
         let log = data.with_extension("log");
         let stderr = std::fs::File::options().create(true).append(true).open(&log)?;
         let mut child = Command::new(binary())
@@ -60,19 +60,19 @@ impl Broker {
     }
 
     /// Its process.
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// SIGKILL: nothing is flushed, nothing is said.
-    pub fn kill(mut self) -> Result<()> {
+    pub(crate) fn kill(mut self) -> Result<()> {
         self.child.kill()?;
         self.child.wait()?;
         Ok(())
     }
 
     /// SIGTERM; gives how it ended and how long that took.
-    pub fn stop(mut self) -> Result<(std::process::ExitStatus, Duration)> {
+    pub(crate) fn stop(mut self) -> Result<(std::process::ExitStatus, Duration)> {
         let asked = Instant::now();
         let done = Command::new("kill").args(["-TERM", &self.pid().to_string()]).status()?;
         ensure!(done.success(), "kill failed");
@@ -87,17 +87,17 @@ impl Broker {
     }
 
     /// Whether it still runs.
-    pub fn is_alive(&mut self) -> bool {
+    pub(crate) fn is_alive(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
 
     /// What it logged so far.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     /// Runs a client command against it.
-    pub fn run(&self, arguments: &[&str]) -> Result<Output> {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Result<Output> {
         Ok(Command::new(binary())
             .args(arguments)
             .env("VESPIARY_HTTP", self.http.to_string())
@@ -107,30 +107,41 @@ impl Broker {
     }
 
     /// Runs a client command that must succeed; gives its stdout.
-    pub fn ok(&self, arguments: &[&str]) -> Result<String> {
+    pub(crate) fn ok(&self, arguments: &[&str]) -> Result<String> {
         let output = self.run(arguments)?;
         ensure!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     /// Runs a client command that must fail with exit code 1; gives its one line on stderr.
-    pub fn refused(&self, arguments: &[&str]) -> Result<String> {
+    pub(crate) fn refused(&self, arguments: &[&str]) -> Result<String> {
         one_line_of_failure(&self.run(arguments)?)
     }
 
+    /// The counters of `GET /api/v1/status`.
+    pub(crate) fn status(&self) -> Result<Value> {
+        let mut stream = TcpStream::connect(self.http)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        write!(stream, "GET /api/v1/status HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.http)?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let (_, body) = answer.split_once("\r\n\r\n").context("no HTTP answer")?;
+        Ok(serde_json::from_str(body)?)
+    }
+
     /// Deploys a component; gives the answer.
-    pub fn deploy(&self, component: &Path) -> Result<Value> {
+    pub(crate) fn deploy(&self, component: &Path) -> Result<Value> {
         let path = component.to_str().context("path")?;
         Ok(serde_json::from_str(&self.ok(&["deploy", "--json", path])?)?)
     }
 
     /// Everything about a plugin.
-    pub fn show(&self, plugin: &str) -> Result<Value> {
+    pub(crate) fn show(&self, plugin: &str) -> Result<Value> {
         Ok(serde_json::from_str(&self.ok(&["plugin", "show", "--json", plugin])?)?)
     }
 
     /// Waits until a plugin looks as `condition` says.
-    pub fn wait_plugin(&self, plugin: &str, what: &str, condition: impl Fn(&Value) -> bool) -> Result<Value> {
+    pub(crate) fn wait_plugin(&self, plugin: &str, what: &str, condition: impl Fn(&Value) -> bool) -> Result<Value> {
         let started = Instant::now();
         loop {
             let seen = self.show(plugin)?;
@@ -152,7 +163,7 @@ impl Drop for Broker {
 }
 
 /// The one line that a failing command says; fails if it says more or less, or ends otherwise.
-pub fn one_line_of_failure(output: &Output) -> Result<String> {
+pub(crate) fn one_line_of_failure(output: &Output) -> Result<String> {
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     ensure!(output.status.code() == Some(1), "{:?}: {stderr}", output.status);
     ensure!(stderr.trim_end().lines().count() == 1, "not one line: {stderr}");
@@ -160,12 +171,12 @@ pub fn one_line_of_failure(output: &Output) -> Result<String> {
 }
 
 /// The root of the repository.
-pub fn root() -> &'static Path {
+pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ has a parent")
 }
 
 /// The binary under test, built once.
-pub fn binary() -> &'static Path {
+pub(crate) fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
         let built = cargo(&["build", "--package", "vespiary", "--bin", "vespiary"]);
@@ -175,7 +186,7 @@ pub fn binary() -> &'static Path {
 }
 
 /// The component of an example under `tests/guests/examples`.
-pub fn guest(name: &str) -> PathBuf {
+pub(crate) fn guest(name: &str) -> PathBuf {
     static BUILT: OnceLock<()> = OnceLock::new();
     BUILT.get_or_init(|| {
         add_target();
@@ -187,7 +198,7 @@ pub fn guest(name: &str) -> PathBuf {
 }
 
 /// The component of a service under `plugins/`, built with the product's own command.
-pub fn service(name: &str, features: Option<&str>) -> Result<PathBuf> {
+pub(crate) fn service(name: &str, features: Option<&str>) -> Result<PathBuf> {
     // Two builds of one service with different features write to the same path: each is moved away at once.
     static ONE_AT_A_TIME: std::sync::Mutex<()> = std::sync::Mutex::new(());
     let _guard = ONE_AT_A_TIME.lock();
@@ -206,7 +217,7 @@ pub fn service(name: &str, features: Option<&str>) -> Result<PathBuf> {
 }
 
 /// Waits until `condition` holds.
-pub fn eventually(what: &str, mut condition: impl FnMut() -> Result<bool>) -> Result<()> {
+pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> Result<bool>) -> Result<()> {
     let started = Instant::now();
     while !condition()? {
         ensure!(started.elapsed() < PATIENCE, "never: {what}");
@@ -216,7 +227,7 @@ pub fn eventually(what: &str, mut condition: impl FnMut() -> Result<bool>) -> Re
 }
 
 /// Runs a command with a time limit; gives its stdout. A tool that hangs fails the test instead of hanging it.
-pub fn run_limited(command: &mut Command, limit: Duration) -> Result<Output> {
+pub(crate) fn run_limited(command: &mut Command, limit: Duration) -> Result<Output> {
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let started = Instant::now();
     let status = loop {
@@ -237,7 +248,7 @@ pub fn run_limited(command: &mut Command, limit: Duration) -> Result<Output> {
 }
 
 /// The target directory of this build.
-pub fn target() -> &'static Path {
+pub(crate) fn target() -> &'static Path {
     Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("target/tmp has a parent")
 }
 

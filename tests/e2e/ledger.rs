@@ -9,10 +9,10 @@ use super::client::Client;
 use super::harness::PATIENCE;
 
 /// Numbers by key.
-pub type Numbers = BTreeMap<String, Vec<u32>>;
+pub(crate) type Numbers = BTreeMap<String, Vec<u32>>;
 
 /// Asks the ledger for its lists of these keys.
-pub fn dump(mqtt: SocketAddr, keys: &[String]) -> Result<Numbers> {
+pub(crate) fn dump(mqtt: SocketAddr, keys: &[String]) -> Result<Numbers> {
     let mut client = Client::connect(mqtt, "dump", true)?;
     client.subscribe("dumped/+", 1)?;
     let mut numbers = Numbers::new();
@@ -28,7 +28,7 @@ pub fn dump(mqtt: SocketAddr, keys: &[String]) -> Result<Numbers> {
 
 /// Checks that every acknowledged number was written down, nothing twice, nothing that was not sent, and in the order
 /// in which it was sent. Numbers of a key are sent in growing order.
-pub fn check(key: &str, written: &[u32], acknowledged: &BTreeSet<u32>, sent: &BTreeSet<u32>) -> Result<()> {
+pub(crate) fn check(key: &str, written: &[u32], acknowledged: &BTreeSet<u32>, sent: &BTreeSet<u32>) -> Result<()> {
     ensure!(
         written.windows(2).all(|pair| pair[0] < pair[1]),
         "{key}: doubled or out of order: {:?}",

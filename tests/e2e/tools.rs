@@ -12,10 +12,11 @@ use super::harness;
 const MOSQUITTO_PACKAGES: &[&str] = &["mosquitto-clients", "libmosquitto1", "libcjson1", "libcares2"];
 
 /// A command that runs `mosquitto_pub` or `mosquitto_sub`.
-pub fn mosquitto(tool: &str) -> Option<Command> {
+pub(crate) fn mosquitto(tool: &str) -> Option<Command> {
     static FOUND: OnceLock<Option<PathBuf>> = OnceLock::new();
     let found = FOUND.get_or_init(|| {
-        if runs(Command::new("mosquitto_pub").arg("--help")) {
+        // It prints its help and ends with 1; that it starts is enough.
+        if Command::new("mosquitto_pub").arg("--help").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok() {
             return Some(PathBuf::new());
         }
         let folder = tools().join("mosquitto");
@@ -46,7 +47,7 @@ pub fn mosquitto(tool: &str) -> Option<Command> {
 }
 
 /// A Python that has paho-mqtt.
-pub fn paho() -> Option<PathBuf> {
+pub(crate) fn paho() -> Option<PathBuf> {
     static FOUND: OnceLock<Option<PathBuf>> = OnceLock::new();
     let found = FOUND.get_or_init(|| {
         let folder = tools().join("python");
@@ -66,7 +67,7 @@ pub fn paho() -> Option<PathBuf> {
 }
 
 /// A directory in which Node.js finds MQTT.js.
-pub fn mqtt_js() -> Option<PathBuf> {
+pub(crate) fn mqtt_js() -> Option<PathBuf> {
     static FOUND: OnceLock<Option<PathBuf>> = OnceLock::new();
     let found = FOUND.get_or_init(|| {
         let folder = tools().join("node");

@@ -27,11 +27,12 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use crate::event::{ChangeNumber, ConnectionId, Effect, Effects, Input, PluginName, ReasonCode, Revision, SessionId};
+use crate::key::SessionKey;
 use crate::limits::Limits;
 use crate::message::Timestamp;
 use crate::retained::Retained;
 use crate::session::inbox::Inbox;
-use crate::session::{Session, SessionKey, Sessions};
+use crate::session::{Session, Sessions};
 use crate::subscriptions::Subscriptions;
 use deadlines::Deadline;
 use publish::Routing;

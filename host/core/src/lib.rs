@@ -18,6 +18,7 @@ pub mod retained;
 pub mod session;
 pub mod subscriptions;
 
+mod key;
 pub mod limits;
 pub mod message;
 pub mod topic;

@@ -14,15 +14,11 @@ use std::sync::Arc;
 use slab::Slab;
 
 use crate::event::{ChangeNumber, ConnectionId, PacketId, Protocol, SessionId, SessionRecord, Will};
+use crate::key::{SessionKey, SubscriptionKey};
 use crate::message::Timestamp;
-use crate::subscriptions::SubscriptionKey;
 use crate::topic::TopicFilter;
 use inbox::Inbox;
 use outbound::Outbound;
-
-/// Names a session while the process lives; reused after the session ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct SessionKey(u32);
 
 /// All sessions, by key.
 #[derive(Debug, Default)]
@@ -72,17 +68,10 @@ pub(crate) struct Session {
     pub(crate) inbox: Option<Box<Inbox>>,
 }
 
-impl SessionKey {
-    fn index(self) -> usize {
-        self.0 as usize
-    }
-}
-
 impl Sessions {
     /// Takes a session in.
     pub(crate) fn insert(&mut self, session: Session) -> SessionKey {
-        let index = self.slab.insert(session);
-        SessionKey(u32::try_from(index).expect("the limits keep sessions far below 2^32"))
+        SessionKey::new(self.slab.insert(session))
     }
 
     /// Takes a session out; it must exist.
@@ -97,7 +86,7 @@ impl Sessions {
 
     /// All of them, in the order of their keys.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (SessionKey, &Session)> {
-        self.slab.iter().map(|(index, session)| (SessionKey(index as u32), session))
+        self.slab.iter().map(|(index, session)| (SessionKey::new(index), session))
     }
 }
 

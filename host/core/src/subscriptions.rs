@@ -16,13 +16,9 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 use crate::event::SubscriptionOptions;
+use crate::key::{SessionKey, SubscriptionKey, narrow};
 use crate::message::Qos;
-use crate::session::SessionKey;
 use crate::topic::{Topic, TopicFilter};
-
-/// Names a subscription while it exists.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct SubscriptionKey(u32);
 
 /// One subscriber in the list of a filter: what routing needs to know, in 12 bytes.
 #[derive(Debug, Clone, Copy)]
@@ -149,10 +145,10 @@ impl Subscriptions {
         (options, identifier): (SubscriptionOptions, Option<u32>),
     ) -> SubscriptionKey {
         let list = self.find_list(filter.as_str()).unwrap_or_else(|| self.add_list(filter));
-        let position = index(self.lists[list as usize].subscribers.len());
+        let position = narrow(self.lists[list as usize].subscribers.len());
         let identifiers = identifier.map(|identifier| Arc::from([identifier]));
         let subscription = Subscription { options, identifiers, list, position };
-        let key = SubscriptionKey(index(self.subscriptions.insert(subscription)));
+        let key = SubscriptionKey::new(self.subscriptions.insert(subscription));
         self.lists[list as usize].subscribers.push(Subscriber::new(session, key, kind, options));
         key
     }
@@ -164,7 +160,7 @@ impl Subscriptions {
         kind: SubscriberKind,
         (options, identifier): (SubscriptionOptions, Option<u32>),
     ) {
-        let subscription = &mut self.subscriptions[key.0 as usize];
+        let subscription = &mut self.subscriptions[key.index()];
         subscription.options = options;
         subscription.identifiers = identifier.map(|identifier| Arc::from([identifier]));
         let subscriber = &mut self.lists[subscription.list as usize].subscribers[subscription.position as usize];
@@ -173,11 +169,11 @@ impl Subscriptions {
 
     /// Removes a subscription, which must exist.
     pub(crate) fn remove(&mut self, key: SubscriptionKey) {
-        let Subscription { list, position, .. } = self.subscriptions.remove(key.0 as usize);
+        let Subscription { list, position, .. } = self.subscriptions.remove(key.index());
         let subscribers = &mut self.lists[list as usize].subscribers;
         subscribers.swap_remove(position as usize);
         if let Some(moved) = subscribers.get(position as usize) {
-            self.subscriptions[moved.subscription.0 as usize].position = position;
+            self.subscriptions[moved.subscription.index()].position = position;
         }
         if subscribers.is_empty() {
             self.remove_list(list);
@@ -188,7 +184,7 @@ impl Subscriptions {
 
     /// A subscription, which must exist.
     pub(crate) fn subscription(&self, key: SubscriptionKey) -> &Subscription {
-        &self.subscriptions[key.0 as usize]
+        &self.subscriptions[key.index()]
     }
 
     /// Finds the lists whose filters match a topic.
@@ -243,7 +239,7 @@ impl Subscriptions {
     fn add_list(&mut self, filter: &TopicFilter) -> u32 {
         let wild = filter.levels().any(|level| level == "+" || level == "#");
         let node = wild.then(|| self.add_path(filter));
-        let list = index(self.lists.insert(List { filter: filter.clone(), node, subscribers: SmallVec::new() }));
+        let list = narrow(self.lists.insert(List { filter: filter.clone(), node, subscribers: SmallVec::new() }));
         if let Some(node) = node {
             let node = &mut self.nodes[node as usize];
             let place = if ends_in_hash(filter) { &mut node.rest } else { &mut node.list };
@@ -301,7 +297,7 @@ impl Subscriptions {
             list: None,
             rest: None,
         };
-        let node = index(self.nodes.insert(node));
+        let node = narrow(self.nodes.insert(node));
         self.nodes[parent as usize].children += 1;
         if level == "+" {
             self.nodes[parent as usize].plus = Some(node);
@@ -378,8 +374,4 @@ fn hash_text(hasher: &FixedState, salt: u32, text: &[u8]) -> u64 {
 
 fn ends_in_hash(filter: &TopicFilter) -> bool {
     filter.as_str().ends_with('#')
-}
-
-fn index(index: usize) -> u32 {
-    u32::try_from(index).expect("the limits keep subscriptions far below 2^32")
 }

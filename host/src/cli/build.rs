@@ -79,14 +79,10 @@ impl Build<'_> {
         );
         add_target(self.directory)?;
         let mut cargo = Command::new("cargo");
-        cargo.current_dir(self.directory).args([
-            "build",
-            "--target",
-            TARGET,
-            "--profile",
-            self.profile,
-            "--message-format=json-render-diagnostics",
-        ]);
+        cargo.current_dir(self.directory);
+        // Only as a `cdylib`: with an `rlib` beside it, cargo leaves link-time optimisation out.
+        cargo.args(["rustc", "--lib", "--crate-type", "cdylib", "--target", TARGET, "--profile", self.profile]);
+        cargo.arg("--message-format=json-render-diagnostics");
         if let Some(package) = self.package {
             cargo.args(["--package", package]);
         }
@@ -105,7 +101,7 @@ impl Build<'_> {
             .collect();
         match components.as_slice() {
             [component] => Ok(component.clone()),
-            [] => bail!("the crate gave no component: set `crate-type = [\"cdylib\"]` under [lib] in its Cargo.toml"),
+            [] => bail!("the crate gave no component: is its library a plugin's?"),
             several => bail!("the crate gave {} components: a plugin crate has one library", several.len()),
         }
     }

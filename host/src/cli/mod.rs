@@ -30,7 +30,7 @@ use tracing_subscriber::EnvFilter;
 
 /// An MQTT broker whose microservices run inside it as sandboxed WebAssembly components.
 #[derive(Debug, Parser)]
-#[command(name = "vespiary", version, propagate_version = true, max_term_width = 100)]
+#[command(name = "vespiary", version, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -64,7 +64,7 @@ enum Command {
 #[derive(Debug, Clone, clap::Args)]
 struct AdminAddress {
     /// Address of the broker's admin API
-    #[arg(long, value_name = "ADDR:PORT", env = "VESPIARY_HTTP", default_value = "127.0.0.1:8080")]
+    #[arg(long, global = true, value_name = "ADDR:PORT", env = "VESPIARY_HTTP", default_value = "127.0.0.1:8080")]
     http: SocketAddr,
 }
 

@@ -385,3 +385,146 @@ fn put_v5(packet: v5::codec::Packet, out: &mut Vec<u8>) {
     debug_assert!(encoded.is_ok(), "the codec takes every packet that is built here");
     pages.iter().for_each(|page| out.extend_from_slice(page));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::frame;
+    use super::*;
+    use ntex_bytes::BytesMut;
+    use ntex_codec::Decoder;
+    use proptest::prelude::*;
+    use vespiary_core::Timestamp;
+
+    /// A message of any shape.
+    fn message() -> impl Strategy<Value = Message> {
+        let short = "[a-z]{0,8}";
+        let properties = (
+            prop::option::of(any::<bool>()),
+            prop::option::of(short),
+            prop::option::of("[a-z]{1,8}"),
+            prop::option::of(prop::collection::vec(any::<u8>(), 0..9)),
+            prop::collection::vec((short, short), 0..30),
+        );
+        let payload = prop::collection::vec(any::<u8>(), 0..300);
+        ("[a-z/]{1,200}", payload, prop::option::of(properties)).prop_map(|(topic, payload, properties)| Message {
+            topic: Topic::parse(&topic).unwrap(),
+            payload: payload.into(),
+            qos: Qos::ExactlyOnce,
+            retain: false,
+            properties: properties.map(|(payload_is_utf8, content_type, response_topic, correlation_data, user)| {
+                Box::new(MessageProperties {
+                    payload_is_utf8,
+                    content_type: content_type.map(Into::into),
+                    response_topic: response_topic.map(|topic| Topic::parse(&topic).unwrap()),
+                    correlation_data: correlation_data.map(Into::into),
+                    user_properties: user.into_iter().map(|(name, value)| (name.into(), value.into())).collect(),
+                })
+            }),
+            expires_at: None,
+            received_at: Timestamp(0),
+            publisher: "p".into(),
+        })
+    }
+
+    /// A delivery of it.
+    fn delivery(message: Arc<Message>) -> impl Strategy<Value = Delivery> {
+        let identifiers = prop::option::of(prop::collection::vec(1..=268_435_455_u32, 1..4));
+        (0..3_u8, 1..=u16::MAX, any::<[bool; 2]>(), prop::option::of(1..=u32::MAX), identifiers).prop_map(
+            move |(qos, packet_id, [retain, dup], expiry_s, identifiers)| Delivery {
+                message: message.clone(),
+                packet_id: PacketId::new(packet_id).filter(|_| qos > 0),
+                qos: Qos::from_u8(qos).unwrap(),
+                retain,
+                dup: dup && qos > 0,
+                expiry_s,
+                subscription_identifiers: identifiers.map(Into::into),
+            },
+        )
+    }
+
+    /// Checks a frame against what the codec of ntex-mqtt reads in it.
+    fn check(frame: &[u8], delivery: &Delivery, protocol: Protocol) {
+        let message = &delivery.message;
+        let mut source = BytesMut::from(frame);
+        match protocol {
+            Protocol::V3 => {
+                let decoded = v3::codec::Codec::new().decode(&mut source).unwrap().unwrap();
+                let v3::codec::Decoded::Publish(publish, payload, _) = decoded else { panic!("{decoded:?}") };
+                assert_eq!(&publish.topic[..], message.topic.as_str());
+                assert_eq!((publish.dup, publish.retain), (delivery.dup, delivery.retain));
+                assert_eq!((u8::from(publish.qos), publish.packet_id), (delivery.qos as u8, delivery.packet_id));
+                assert_eq!(&payload[..], &*message.payload);
+            }
+            Protocol::V5 => {
+                let decoded = v5::codec::Codec::new().decode(&mut source).unwrap().unwrap();
+                let v5::codec::Decoded::Publish(publish, payload, _) = decoded else { panic!("{decoded:?}") };
+                assert_eq!(&publish.topic[..], message.topic.as_str());
+                assert_eq!((publish.dup, publish.retain), (delivery.dup, delivery.retain));
+                assert_eq!((u8::from(publish.qos), publish.packet_id), (delivery.qos as u8, delivery.packet_id));
+                assert_eq!(&payload[..], &*message.payload);
+                let found = publish.properties;
+                assert_eq!(found.message_expiry_interval.map(|seconds| seconds.get()), delivery.expiry_s);
+                let identifiers: Vec<u32> = found.subscription_ids.iter().map(|id| id.get()).collect();
+                assert_eq!(identifiers, delivery.subscription_identifiers.as_deref().unwrap_or_default());
+                let expected = message.properties.as_deref().cloned().unwrap_or_default();
+                assert_eq!(found.is_utf8_payload, expected.payload_is_utf8.unwrap_or(false));
+                assert_eq!(found.content_type.as_deref(), expected.content_type.as_deref());
+                assert_eq!(found.response_topic.as_deref(), expected.response_topic.as_ref().map(Topic::as_str));
+                assert_eq!(found.correlation_data.as_deref(), expected.correlation_data.as_deref());
+                let user: Vec<(Box<str>, Box<str>)> = found
+                    .user_properties
+                    .iter()
+                    .map(|(name, value)| ((&name[..]).into(), (&value[..]).into()))
+                    .collect();
+                assert_eq!(user, expected.user_properties);
+            }
+        }
+        assert!(source.is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn deliveries_say_what_they_are_to_say_also_when_a_frame_is_used_again(
+            deliveries in prop::collection::vec(message(), 1..4).prop_flat_map(|messages| {
+                let deliveries = messages.into_iter().map(|message| prop::collection::vec(delivery(Arc::new(message)), 1..6));
+                deliveries.collect::<Vec<_>>()
+            })
+        ) {
+            let mut publishes = Publishes::default();
+            let mut out = Vec::new();
+            let deliveries = deliveries.concat();
+            for delivery in &deliveries {
+                for protocol in [Protocol::V3, Protocol::V5] {
+                    publishes.append(delivery, protocol, &mut out);
+                }
+            }
+            let mut rest = &out[..];
+            for delivery in &deliveries {
+                for protocol in [Protocol::V3, Protocol::V5] {
+                    let frame = frame::next(rest, usize::MAX).unwrap().expect("the frame is whole");
+                    check(frame.bytes, delivery, protocol);
+                    rest = &rest[frame.bytes.len()..];
+                }
+            }
+            prop_assert!(rest.is_empty());
+        }
+    }
+
+    #[test]
+    fn refusals_have_the_codes_of_their_protocol() {
+        for (reason, v3, v5) in [
+            (ReasonCode::UnsupportedProtocolVersion, 1, 0x84),
+            (ReasonCode::ClientIdentifierNotValid, 2, 0x85),
+            (ReasonCode::QuotaExceeded, 3, 0x97),
+            (ReasonCode::ServerUnavailable, 3, 0x88),
+            (ReasonCode::NotAuthorized, 5, 0x87),
+        ] {
+            let mut out = Vec::new();
+            refused(Protocol::V3, reason, &mut out);
+            assert_eq!(out, [0x20, 2, 0, v3], "{reason:?}");
+            out.clear();
+            refused(Protocol::V5, reason, &mut out);
+            assert_eq!(out, [0x20, 3, 0, v5, 0], "{reason:?}");
+        }
+    }
+}

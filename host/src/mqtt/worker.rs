@@ -288,7 +288,8 @@ impl Worker {
 
     /// Says goodbye to all, and waits until they are gone or their time is up.
     async fn shut_down(&self) {
-        for connection in self.slots.borrow().all() {
+        let all = self.slots.borrow().all();
+        for connection in all {
             connection.violated(self, ReasonCode::ServerShuttingDown);
         }
         self.settle();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use vespiary_core::event::{Effect, InboxEvent, Outcome, PluginName, Settlement};
-use vespiary_core::{Input, Timestamp};
+use vespiary_core::{Input, Timestamp, Topic};
 
 use super::Plugins;
 use super::plugin::{Code, Phase, Plugin, Refused};
@@ -17,7 +17,7 @@ use crate::clock::wall_clock;
 use crate::wasm::{CallError, EventResult, Handled, Instance, LogLevel};
 
 /// First pause before a failed event is handed out again, in milliseconds; doubles with each attempt.
-const FIRST_RETRY_MS: u64 = 100;
+const FIRST_RETRY_MS: u64 = 1_000;
 /// Longest pause, in milliseconds.
 const LONGEST_RETRY_MS: u64 = 60_000;
 
@@ -156,13 +156,20 @@ impl Plugins {
     }
 
     /// Turns what the guest said into what becomes of each event.
+    ///
+    /// An event that is put back is not overtaken by a later one of its topic. The batch ends before such a one: it and
+    /// all after it, which may have read what it wrote, are left to be handed out again.
     fn outcomes(&self, plugin: &Plugin, events: &[InboxEvent], handled: Vec<Handled>) -> Settlement {
         let now = wall_clock();
         let mut settlement = Settlement::default();
         let mut denied = 0;
-        for one in handled {
+        let mut put_back: Vec<&Topic> = Vec::new();
+        for (one, event) in handled.into_iter().zip(events) {
+            debug_assert_eq!(one.sequence, event.sequence, "one result for each event, in order");
+            if put_back.contains(&&event.message.topic) {
+                break;
+            }
             denied += u64::from(one.denied);
-            let Some(event) = events.iter().find(|event| event.sequence == one.sequence) else { continue };
             let outcome = match one.result {
                 EventResult::Done => {
                     plugin.run(|run| run.breaker.succeeded());
@@ -172,7 +179,11 @@ impl Plugins {
                 }
                 EventResult::Retry(reason) => {
                     failed(plugin, now, &reason);
-                    self.retry(plugin, event, &reason)
+                    let outcome = self.retry(plugin, event, &reason);
+                    if matches!(outcome, Outcome::RetryAt(_)) {
+                        put_back.push(&event.message.topic);
+                    }
+                    outcome
                 }
                 EventResult::Reject(reason) => {
                     // Saying no to an event is an answer, not a failure of the plugin.

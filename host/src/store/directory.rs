@@ -36,7 +36,11 @@ pub(super) fn create_private(path: &Path) -> Result<(), StoreError> {
             sync_directory(parent)
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            let mode = fs::metadata(path).map_err(StoreError::io("read", path))?.permissions().mode() & 0o7777;
+            let metadata = fs::metadata(path).map_err(StoreError::io("read", path))?;
+            if !metadata.is_dir() {
+                return Err(StoreError::io("use as the data directory", path)(io::ErrorKind::NotADirectory.into()));
+            }
+            let mode = metadata.permissions().mode() & 0o7777;
             if mode & 0o077 != 0 {
                 tracing::warn!(
                     path = %path.display(),

@@ -17,6 +17,8 @@ use super::state::StateRead;
 
 /// Longest key in bytes.
 const KEY_BYTES: usize = 512;
+/// What each write counts beyond its key and value, so that many tiny ones are bounded by what they cost the host.
+const WRITE_OVERHEAD_BYTES: usize = 64;
 /// Most entries that one scan gives.
 const SCAN_ENTRIES: usize = 1_000;
 /// Entries asked of the snapshot at a time, so that large values do not pile up before they are counted.
@@ -383,7 +385,7 @@ fn check_key(key: &str) -> Result<(), Refusal> {
 
 /// What a write counts against the limit of a call.
 fn weight(write: &StateWrite) -> usize {
-    write.key.len() + write.value.as_ref().map_or(0, |value| value.len())
+    write.key.len() + write.value.as_ref().map_or(0, |value| value.len()) + WRITE_OVERHEAD_BYTES
 }
 
 #[cfg(test)]

@@ -158,7 +158,11 @@ pub struct TrapReport {
 impl fmt::Display for TrapReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.panic {
-            Some(message) => write!(f, "the plugin panicked: {message}")?,
+            // The SDK's panic hook begins with the place, as Rust's own does.
+            Some(message) => match message.strip_prefix("panicked at ") {
+                Some(rest) => write!(f, "the plugin panicked at {rest}")?,
+                None => write!(f, "the plugin panicked: {message}")?,
+            },
             None => write!(f, "the plugin trapped: {}", self.kind)?,
         }
         if !self.frames.is_empty() {

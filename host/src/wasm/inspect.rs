@@ -54,7 +54,11 @@ pub(super) fn inspect(bytes: &[u8]) -> Result<Inspection, ComponentError> {
 }
 
 fn read(bytes: &[u8]) -> Result<Inspection, ComponentError> {
-    let malformed = |error: wasmparser::BinaryReaderError| ComponentError::Malformed { reason: error.to_string() };
+    let malformed = |error: wasmparser::BinaryReaderError| {
+        // The parser prints bytes one a line.
+        let reason = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        ComponentError::Malformed { reason }
+    };
     let mut manifests = Vec::new();
     let mut inspection = Inspection { manifest: None, imports: Vec::new(), exports: Vec::new() };
     let mut depth = 0_usize;

@@ -22,7 +22,7 @@ pub struct WasmLimits {
     pub publish_bytes_per_call: usize,
     /// Bytes of one state value; a longer one is refused with `too-large`.
     pub state_value_bytes: usize,
-    /// Bytes of keys and values that one call may write; refused beyond it with `quota-exceeded`.
+    /// Bytes of keys and values, and 64 for each, that one call may write; refused beyond it with `quota-exceeded`.
     pub write_bytes_per_call: usize,
     /// Bytes of keys and values that one `scan` may give back; refused beyond it with `quota-exceeded`.
     pub state_scan_bytes: usize,

@@ -2,8 +2,8 @@
 
 use super::Broker;
 use crate::event::{AcknowledgeStep, Change, ChangeNumber, Effects, PacketId, ReasonCode};
+use crate::key::SessionKey;
 use crate::message::{Qos, Timestamp};
-use crate::session::SessionKey;
 use crate::session::outbound::InFlight;
 
 impl Broker {

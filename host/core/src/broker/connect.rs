@@ -2,8 +2,9 @@
 
 use super::Broker;
 use crate::event::{Change, Connect, ConnectionId, Effect, Effects, Packet, Protocol, ReasonCode, SessionId};
+use crate::key::SessionKey;
 use crate::message::Timestamp;
-use crate::session::{Session, SessionKey};
+use crate::session::Session;
 
 impl Broker {
     pub(super) fn connect(

@@ -4,8 +4,9 @@
 
 use super::Broker;
 use crate::event::{Change, Effects};
+use crate::key::SessionKey;
 use crate::message::Timestamp;
-use crate::session::{Session, SessionKey};
+use crate::session::Session;
 
 /// What falls due. At one time, a will comes before the end of its session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -10,9 +10,10 @@ use crate::event::{
     AcknowledgeStep, Change, ChangeNumber, ConnectionId, Delivery, DropReason, Effect, Effects, Packet, PacketId,
     QueueEntry, ReasonCode, Sequence,
 };
+use crate::key::SessionKey;
 use crate::message::{Message, Qos, Timestamp};
+use crate::session::Session;
 use crate::session::outbound::{Entry, InFlight};
-use crate::session::{Session, SessionKey};
 
 /// Who gets a message, and how.
 #[derive(Debug)]

@@ -7,8 +7,8 @@ use super::Broker;
 use super::deadlines::Deadline;
 use super::publish::Origin;
 use crate::event::{Change, Disconnect, Effects, ReasonCode, Will};
+use crate::key::SessionKey;
 use crate::message::{Message, Timestamp};
-use crate::session::SessionKey;
 
 impl Broker {
     pub(super) fn disconnect(

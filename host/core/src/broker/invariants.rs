@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Broker;
 use super::deadlines::Deadline;
+use crate::key::SessionKey;
 use crate::message::{MessageId, Timestamp};
-use crate::session::{Session, SessionKey};
+use crate::session::Session;
 
 impl Broker {
     /// Panics where an invariant does not hold. Walks everything.

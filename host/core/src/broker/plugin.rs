@@ -12,9 +12,10 @@ use crate::event::{
     Activation, Change, DeadLetter, DropReason, Effect, Effects, Outcome, PluginName, QueueEntry, ReasonCode,
     RetainHandling, Sequence, Settlement, SubscriptionOptions,
 };
+use crate::key::SessionKey;
 use crate::message::{Message, Qos, Timestamp};
+use crate::session::Session;
 use crate::session::inbox::{Event, Inbox, Verdict};
-use crate::session::{Session, SessionKey};
 use crate::topic::TopicFilter;
 
 impl Broker {

@@ -10,9 +10,10 @@ use super::stored::Parcel;
 use crate::event::{
     AcknowledgeStep, Change, ChangeNumber, DropReason, Effect, Effects, Packet, PacketId, Protocol, Publish, ReasonCode,
 };
+use crate::key::SessionKey;
+use crate::key::SubscriptionKey;
 use crate::message::{Message, Qos, Timestamp};
-use crate::session::SessionKey;
-use crate::subscriptions::{Matches, Subscriber, SubscriberKind, SubscriptionKey, Subscriptions};
+use crate::subscriptions::{Matches, Subscriber, SubscriberKind, Subscriptions};
 use crate::topic::Topic;
 
 /// Memory for routing one message; kept and reused.

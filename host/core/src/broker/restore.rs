@@ -12,11 +12,13 @@ use crate::event::{
     Change, ChangeNumber, PacketId, PluginName, QueueEntry, Revision, Sequence, SessionId, SessionRecord,
     SubscriptionOptions,
 };
+use crate::key::SessionKey;
+use crate::key::StoredKey;
 use crate::limits::Limits;
 use crate::message::{Message, MessageId, Timestamp};
+use crate::session::Session;
 use crate::session::inbox::{Event, Inbox};
-use crate::session::outbound::{Entry, InFlight, StoredKey};
-use crate::session::{Session, SessionKey};
+use crate::session::outbound::{Entry, InFlight};
 use crate::topic::{Topic, TopicFilter};
 
 /// Everything durable.

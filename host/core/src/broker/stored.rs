@@ -2,14 +2,13 @@
 //!
 //! A message is stored when the first durable queue takes it, and released when the last lets go of it.
 
-use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use slab::Slab;
 
 use crate::event::{Change, Effects, Sequence, SessionId};
+use crate::key::StoredKey;
 use crate::message::{Message, MessageId};
-use crate::session::outbound::StoredKey;
 
 /// Identifiers reserved at a time: so many are skipped by a restart, at most.
 const IDENTIFIER_BLOCK: u64 = 1 << 16;
@@ -17,7 +16,7 @@ const IDENTIFIER_BLOCK: u64 = 1 << 16;
 /// All messages that durable queues hold.
 #[derive(Debug, Default)]
 pub(super) struct StoredMessages {
-    /// The messages; a key is the index plus 1.
+    /// The messages.
     slab: Slab<Stored>,
 }
 
@@ -65,17 +64,15 @@ impl StoredMessages {
     }
 
     pub(super) fn insert(&mut self, id: MessageId, content: Arc<Message>) -> StoredKey {
-        let index = self.slab.insert(Stored { id, content, references: 0 });
-        let key = u32::try_from(index + 1).ok().and_then(NonZeroU32::new);
-        StoredKey(key.expect("the limits keep messages far below 2^32"))
+        StoredKey::new(self.slab.insert(Stored { id, content, references: 0 }))
     }
 
     pub(super) fn get(&self, key: StoredKey) -> &Stored {
-        &self.slab[key.0.get() as usize - 1]
+        &self.slab[key.index()]
     }
 
     pub(super) fn get_mut(&mut self, key: StoredKey) -> &mut Stored {
-        &mut self.slab[key.0.get() as usize - 1]
+        &mut self.slab[key.index()]
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Stored> {
@@ -116,7 +113,7 @@ impl StoredMessages {
         stored.references -= 1;
         if stored.references == 0 {
             effects.record(Change::MessageReleased { message: stored.id });
-            self.slab.remove(key.0.get() as usize - 1);
+            self.slab.remove(key.index());
         }
     }
 }

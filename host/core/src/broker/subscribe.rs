@@ -6,8 +6,8 @@ use super::stored::Parcel;
 use crate::event::{
     Change, Effect, Effects, Packet, PacketId, ReasonCode, RetainHandling, Subscribe, SubscriptionOptions,
 };
+use crate::key::SessionKey;
 use crate::message::{Qos, Timestamp};
-use crate::session::SessionKey;
 use crate::subscriptions::SubscriberKind;
 use crate::topic::TopicFilter;
 

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
-use super::outbound::StoredKey;
 use crate::event::{InboxEvent, PluginName, Revision, Sequence};
+use crate::key::StoredKey;
 use crate::message::{Message, Qos, Timestamp};
 use crate::topic::Topic;
 

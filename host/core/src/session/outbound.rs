@@ -8,15 +8,11 @@
 //! from the queue while something is still to be sent again.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use crate::event::{PacketId, Sequence};
+use crate::key::StoredKey;
 use crate::message::{Message, Qos};
-
-/// Names a durable message while the process lives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct StoredKey(pub(crate) NonZeroU32);
 
 /// A message on its way to one session.
 #[derive(Debug, Clone)]

@@ -375,7 +375,7 @@ impl Run {
             }
             Effect::TakeCancelled { plugin } => format!("{} takes nothing", plugin.0),
             Effect::Settled { plugin, after } => format!("{} has settled{}", plugin.0, wait(after)),
-            Effect::PluginActivated { plugin, revision, after } => {
+            Effect::PluginActivated { plugin, revision, after, session: _ } => {
                 format!("{} runs {revision}{}", plugin.0, wait(after))
             }
             Effect::PluginRefused { plugin, reason } => format!("{} is refused: {reason:?}", plugin.0),

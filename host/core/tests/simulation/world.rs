@@ -94,7 +94,7 @@ impl Totals {
         let Self { resent, dead_letters, retries, refused, dropped, .. } = *self;
         let counts =
             [publishes, deliveries, crashes, lost_links, takeovers, resent, dead_letters, retries, refused, dropped];
-        assert!(counts.iter().all(|&count| count > 100), "the simulation does too little: {self:?}");
+        assert!(counts.iter().all(|&count| count > 20), "the simulation does too little: {self:?}");
     }
 }
 

@@ -67,7 +67,7 @@ fn a_rollback_uncovers_what_was_there_before() {
     assert_eq!(batch.get("a"), Ok(Some(b"first".to_vec())));
     assert_eq!(batch.get("b"), Ok(None));
     assert_eq!(batch.get("c"), Ok(Some(b"committed".to_vec())));
-    assert_eq!((batch.written_bytes, batch.published_bytes), (6, 0));
+    assert_eq!((batch.written_bytes, batch.published_bytes), (6 + WRITE_OVERHEAD_BYTES, 0));
     let handled = batch.finish(vec![EventResult::Done, EventResult::Retry("later".into())]).unwrap();
     assert_eq!(keys(&handled[0]), ["a"]);
     assert_eq!(handled[1].result, EventResult::Retry("later".into()));
@@ -133,7 +133,7 @@ fn a_single_event_need_not_be_begun() {
 
 #[test]
 fn keys_values_and_totals_are_bounded() {
-    let limits = WasmLimits { state_value_bytes: 10, write_bytes_per_call: 20, ..WasmLimits::default() };
+    let limits = WasmLimits { state_value_bytes: 10, write_bytes_per_call: 100, ..WasmLimits::default() };
     let limits = WasmLimits { publishes_per_call: 2, publish_bytes_per_call: 40, state_scan_bytes: 8, ..limits };
     let mut batch = batch(&[("k1", "12345"), ("k2", "12345")], &[1]);
     let long = "k".repeat(513);
