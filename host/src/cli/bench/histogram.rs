@@ -31,10 +31,6 @@ impl Histogram {
         self.max_ns = self.max_ns.max(ns);
     }
 
-    pub(super) fn clear(&mut self) {
-        *self = Self::new();
-    }
-
     pub(super) fn count(&self) -> u64 {
         self.count
     }
@@ -117,7 +113,5 @@ mod tests {
         assert_eq!(histogram.max(), Duration::from_millis(100));
         assert_eq!(histogram.mean(), Duration::from_nanos(50_000_500));
         assert_eq!(histogram.count(), 100_000);
-        histogram.clear();
-        assert_eq!(histogram.max(), Duration::ZERO);
     }
 }

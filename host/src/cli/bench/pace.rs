@@ -27,7 +27,9 @@ mod linux {
                 }
                 OwnedFd::from_raw_fd(descriptor)
             };
-            Ok(Self(AsyncFd::new(descriptor)?))
+            // SAFETY: the descriptor is owned, so it stays open and the same for as long as it is registered.
+            let registered = unsafe { AsyncFd::register(descriptor) };
+            Ok(Self(registered.map_err(io::Error::from)?))
         }
 
         /// Sleeps that long, to a few microseconds.
