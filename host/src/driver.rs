@@ -403,12 +403,4 @@ mod tests {
             assert_eq!(driver.dropped(reason), index as u64 + 1);
         }
     }
-
-    #[test]
-    fn the_clock_does_not_step_back() {
-        let (driver, _, _directory) = driver(1, Limits::default());
-        let future = wall_clock().after_ms(60_000);
-        driver.clock.store(future.0, Ordering::Relaxed);
-        assert_eq!(wall_clock(), future);
-    }
 }
