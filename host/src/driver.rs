@@ -396,10 +396,10 @@ mod tests {
     #[test]
     fn every_reason_has_a_counter_of_its_own() {
         let (driver, _, _directory) = driver(1, Limits::default());
-        for (index, &reason) in DROP_REASONS.iter().enumerate() {
+        for (index, &(reason, _)) in DropReason::ALL.iter().enumerate() {
             driver.count_dropped(reason, index as u32 + 1);
         }
-        for (index, &reason) in DROP_REASONS.iter().enumerate() {
+        for (index, &(reason, _)) in DropReason::ALL.iter().enumerate() {
             assert_eq!(driver.dropped(reason), index as u64 + 1);
         }
     }
