@@ -192,7 +192,7 @@ impl BenchArgs {
                 ("fanout", *publishers, u64::from(*subscribers), filters, stamped(vec![run.clone()]))
             }
             Scenario::Fanin { publishers, subscribers, .. } => {
-                let filters = vec![format!("{run}/+"); *subscribers as usize];
+                let filters = vec![format!("{run}/#"); *subscribers as usize];
                 ("fanin", *publishers, u64::from(*subscribers), filters, stamped(numbered(*publishers)))
             }
             Scenario::Service { publishers, expect_topic, .. } => {
