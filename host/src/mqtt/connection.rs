@@ -247,12 +247,12 @@ impl Connection {
     }
 
     fn packet(self: &Rc<Self>, worker: &Worker, frame: Frame<'_>) {
-        let understood = match &mut *self.inbound.borrow_mut() {
-            Some(inbound) => inbound.understand(frame, worker.now()),
+        let understood = worker.hand_in(|inputs| match &mut *self.inbound.borrow_mut() {
+            Some(inbound) => inbound.understand(frame, worker.now(), inputs),
             None => Err(ReasonCode::ProtocolError),
-        };
+        });
         match understood {
-            Ok(Understood::Input(input)) => worker.push(input),
+            Ok(Understood::Input) => {}
             Ok(Understood::Ping) => {
                 worker.settle();
                 self.say(worker, |out| out.extend_from_slice(&encode::PINGRESP));

@@ -6,6 +6,7 @@
 //! socket is another worker's. Worker 0 accepts, and sees to the broker's deadlines.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -68,7 +69,7 @@ pub(super) struct Worker {
     /// What a read fills. Its content means nothing between two polls.
     pub(super) scratch: RefCell<Box<[u8]>>,
     /// Inputs for the next turn.
-    inputs: RefCell<Vec<Input>>,
+    inputs: RefCell<VecDeque<Input>>,
     /// What a turn works on, kept for its memory.
     turn: RefCell<Turn>,
     /// Connections to which something was staged.
@@ -95,7 +96,7 @@ pub(super) struct Worker {
 #[derive(Debug, Default)]
 struct Turn {
     /// Inputs.
-    inputs: Vec<Input>,
+    inputs: VecDeque<Input>,
     /// What came of them for this worker.
     effects: Vec<Effect>,
     /// Frames of the message that is being sent.
@@ -307,11 +308,18 @@ impl Worker {
 
     /// Hands an input to the next turn.
     pub(super) fn push(&self, input: Input) {
+        self.hand_in(|inputs| inputs.push_back(input));
+    }
+
+    /// Lets inputs be handed to the next turn.
+    pub(super) fn hand_in<T>(&self, append: impl FnOnce(&mut VecDeque<Input>) -> T) -> T {
         let mut inputs = self.inputs.borrow_mut();
-        if inputs.is_empty() {
+        let was_empty = inputs.is_empty();
+        let result = append(&mut inputs);
+        if was_empty && !inputs.is_empty() {
             self.driver.wake(self.index).notify_one();
         }
-        inputs.push(input);
+        result
     }
 
     /// Takes a turn if inputs wait, so that what is staged next stands behind the answers to them.
@@ -325,10 +333,18 @@ impl Worker {
         let mut turn = self.turn.borrow_mut();
         let Turn { inputs, effects, publishes, dirty } = &mut *turn;
         std::mem::swap(inputs, &mut self.inputs.borrow_mut());
-        self.driver.turn(self.index, wall_clock(), inputs, effects);
-        self.durable.set(self.driver.store().durable().max(self.durable.get()));
-        for effect in effects.drain(..) {
-            self.carry_out(effect, publishes);
+        loop {
+            self.driver.turn(self.index, wall_clock(), inputs, effects);
+            self.durable.set(self.driver.store().durable().max(self.durable.get()));
+            // By reference: letting go of each message at once would wait, each time, for all that was just written
+            // to reach the cache.
+            for effect in &*effects {
+                self.carry_out(effect, publishes);
+            }
+            effects.clear();
+            if inputs.is_empty() {
+                break;
+            }
         }
         publishes.forget();
         std::mem::swap(dirty, &mut self.dirty.borrow_mut());
@@ -342,16 +358,24 @@ impl Worker {
         }
     }
 
-    fn carry_out(&self, effect: Effect, publishes: &mut Publishes) {
+    fn carry_out(&self, effect: &Effect, publishes: &mut Publishes) {
         match effect {
+            Effect::Send { connection, after, packet: Packet::Publish(delivery) } => {
+                if let Some(connection) = self.slots.borrow().find(*connection)
+                    && connection.takes_packets()
+                {
+                    let append = |out: &mut Vec<u8>| publishes.append(delivery, connection.protocol(), out);
+                    self.stage_weighing(connection, *after, delivery.message.weight(), append);
+                }
+            }
             Effect::Send { connection, after, packet } => {
-                if let Some(connection) = self.find(connection) {
-                    self.send(&connection, after, packet, publishes);
+                if let Some(connection) = self.find(*connection) {
+                    self.send(&connection, *after, packet);
                 }
             }
             Effect::Close { connection, after, reason } => {
-                if let Some(connection) = self.find(connection) {
-                    connection.close_with(self, after, reason);
+                if let Some(connection) = self.find(*connection) {
+                    connection.close_with(self, *after, *reason);
                 }
             }
             Effect::Events { .. }
@@ -364,13 +388,10 @@ impl Worker {
         }
     }
 
-    fn send(&self, connection: &Rc<Connection>, after: ChangeNumber, packet: Packet, publishes: &mut Publishes) {
+    fn send(&self, connection: &Rc<Connection>, after: ChangeNumber, packet: &Packet) {
         let protocol = connection.protocol();
-        match packet {
-            Packet::Publish(delivery) => {
-                self.stage(connection, after, |out| publishes.append(&delivery, protocol, out));
-                connection.outgoing.borrow_mut().add_weight(delivery.message.weight());
-            }
+        match *packet {
+            Packet::Publish(_) => debug_assert!(false, "a publish is staged with its weight"),
             Packet::Acknowledge { packet_id, step, reason } => {
                 if protocol == Protocol::V3 && refuses_publish(step, reason) {
                     // 3.1.1 knows no refusal: the client keeps its message and may send it again when it is back
@@ -380,17 +401,17 @@ impl Worker {
                 }
                 self.stage(connection, after, |out| encode::acknowledge(protocol, packet_id, step, reason, out));
             }
-            Packet::Suback { packet_id, reasons } => {
-                self.stage(connection, after, |out| encode::suback(protocol, packet_id, &reasons, out));
+            Packet::Suback { packet_id, ref reasons } => {
+                self.stage(connection, after, |out| encode::suback(protocol, packet_id, reasons, out));
             }
-            Packet::Unsuback { packet_id, reasons } => {
-                self.stage(connection, after, |out| encode::unsuback(protocol, packet_id, &reasons, out));
+            Packet::Unsuback { packet_id, ref reasons } => {
+                self.stage(connection, after, |out| encode::unsuback(protocol, packet_id, reasons, out));
             }
-            Packet::Connack { session_present, session_expiry_s, assigned_client_id } => {
+            Packet::Connack { session_present, session_expiry_s, ref assigned_client_id } => {
                 let announcement = Announcement {
                     session_present,
                     session_expiry_s,
-                    assigned_client_id,
+                    assigned_client_id: assigned_client_id.clone(),
                     server_keep_alive_s: connection.server_keep_alive_s.get(),
                     receive_maximum: self.driver.limits().receive_maximum,
                     maximum_packet_size: u32::try_from(self.options.packet_bytes).unwrap_or(u32::MAX),
@@ -408,8 +429,20 @@ impl Worker {
 
     /// Appends a packet to what a connection is about to write. It is written when the turn ends.
     pub(super) fn stage(&self, connection: &Rc<Connection>, after: ChangeNumber, packet: impl FnOnce(&mut Vec<u8>)) {
+        self.stage_weighing(connection, after, 0, packet);
+    }
+
+    /// Appends a packet that counts with a weight.
+    fn stage_weighing(
+        &self,
+        connection: &Rc<Connection>,
+        after: ChangeNumber,
+        weight: usize,
+        packet: impl FnOnce(&mut Vec<u8>),
+    ) {
         let mut outgoing = connection.outgoing.borrow_mut();
         outgoing.lend(|| self.buffer());
+        outgoing.add_weight(weight);
         packet(outgoing.stage(after, self.durable.get()));
         if !connection.dirty.replace(true) {
             let mut dirty = self.dirty.borrow_mut();

@@ -11,6 +11,7 @@ mod connect;
 mod publish;
 mod subscribe;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use ntex_bytes::{ByteString, BytesMut};
@@ -44,10 +45,10 @@ pub(super) struct Inbound {
 }
 
 /// What a packet comes to.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Understood {
-    /// Something for the core.
-    Input(Input),
+    /// Something for the core; it stands behind the inputs that were there.
+    Input,
     /// PINGREQ.
     Ping,
     /// A PUBLISH to a topic that begins with `$`. Those are the broker's own: the message is dropped and counted. A 5.0
@@ -59,16 +60,22 @@ pub(super) enum Understood {
 }
 
 impl Inbound {
-    /// Understands a packet that follows CONNECT.
-    pub(super) fn understand(&mut self, frame: Frame<'_>, now: Timestamp) -> Result<Understood, ReasonCode> {
+    /// Understands a packet that follows CONNECT. What is for the core is appended to `inputs` where it is made: an
+    /// input is large, and there is one for nearly every packet.
+    pub(super) fn understand(
+        &mut self,
+        frame: Frame<'_>,
+        now: Timestamp,
+        inputs: &mut VecDeque<Input>,
+    ) -> Result<Understood, ReasonCode> {
         match frame.packet {
-            PacketType::Publish => self.publish(frame, now),
-            PacketType::Puback => self.acknowledge(frame, AcknowledgeStep::Puback),
-            PacketType::Pubrec => self.acknowledge(frame, AcknowledgeStep::Pubrec),
-            PacketType::Pubrel => self.acknowledge(frame, AcknowledgeStep::Pubrel),
-            PacketType::Pubcomp => self.acknowledge(frame, AcknowledgeStep::Pubcomp),
-            PacketType::Subscribe => self.subscribe(frame),
-            PacketType::Unsubscribe => self.unsubscribe(frame),
+            PacketType::Publish => self.publish(frame, now, inputs),
+            PacketType::Puback => self.acknowledge(frame, AcknowledgeStep::Puback, inputs),
+            PacketType::Pubrec => self.acknowledge(frame, AcknowledgeStep::Pubrec, inputs),
+            PacketType::Pubrel => self.acknowledge(frame, AcknowledgeStep::Pubrel, inputs),
+            PacketType::Pubcomp => self.acknowledge(frame, AcknowledgeStep::Pubcomp, inputs),
+            PacketType::Subscribe => self.subscribe(frame, inputs),
+            PacketType::Unsubscribe => self.unsubscribe(frame, inputs),
             // Packets without a body (section 3.12).
             PacketType::Pingreq if frame.body.is_empty() => Ok(Understood::Ping),
             PacketType::Pingreq => Err(ReasonCode::MalformedPacket),
@@ -85,7 +92,12 @@ impl Inbound {
     }
 
     /// PUBACK, PUBREC, PUBREL or PUBCOMP. A reason code and properties may follow the identifier in 5.0 (section 3.4).
-    fn acknowledge(&self, frame: Frame<'_>, step: AcknowledgeStep) -> Result<Understood, ReasonCode> {
+    fn acknowledge(
+        &self,
+        frame: Frame<'_>,
+        step: AcknowledgeStep,
+        inputs: &mut VecDeque<Input>,
+    ) -> Result<Understood, ReasonCode> {
         let mut fields = Fields::new(frame.body);
         let packet_id = packet_id(&mut fields)?;
         let mut reason = ReasonCode::Success;
@@ -98,7 +110,8 @@ impl Inbound {
         if !fields.is_empty() {
             return Err(ReasonCode::MalformedPacket);
         }
-        Ok(Understood::Input(Input::Acknowledge { connection: self.connection, packet_id, step, reason }))
+        inputs.push_back(Input::Acknowledge { connection: self.connection, packet_id, step, reason });
+        Ok(Understood::Input)
     }
 
     fn disconnect(&self, frame: Frame<'_>) -> Result<Understood, ReasonCode> {

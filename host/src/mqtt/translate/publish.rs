@@ -1,6 +1,8 @@
 //! PUBLISH (section 3.3), read straight from its frame: it is most of what a broker reads, and the codec loses whether a
 //! payload format of 0 was announced or none at all.
 
+use std::collections::VecDeque;
+
 use vespiary_core::event::{AcknowledgeStep, Protocol, Publish, ReasonCode};
 use vespiary_core::message::MessageProperties;
 use vespiary_core::{Input, Message, Qos, Timestamp, Topic};
@@ -20,7 +22,12 @@ struct Properties {
 }
 
 impl Inbound {
-    pub(super) fn publish(&mut self, frame: Frame<'_>, now: Timestamp) -> Result<Understood, ReasonCode> {
+    pub(super) fn publish(
+        &mut self,
+        frame: Frame<'_>,
+        now: Timestamp,
+        inputs: &mut VecDeque<Input>,
+    ) -> Result<Understood, ReasonCode> {
         // QoS 3 [MQTT-3.3.1-4], DUP at QoS 0 [MQTT-3.3.1-2].
         let qos = Qos::from_u8((frame.flags >> 1) & 3).ok_or(ReasonCode::MalformedPacket)?;
         let dup = frame.flags & 8 != 0;
@@ -59,7 +66,8 @@ impl Inbound {
             publisher: self.client_id.clone(),
         };
         let publish = Publish { packet_id, dup, message };
-        Ok(Understood::Input(Input::Publish { connection: self.connection, publish }))
+        inputs.push_back(Input::Publish { connection: self.connection, publish });
+        Ok(Understood::Input)
     }
 
     /// The topic that a name and an alias stand for (section 3.3.2.3.4).

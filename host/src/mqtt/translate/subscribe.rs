@@ -3,6 +3,8 @@
 //! A filter that MQTT does not allow is refused by itself, so that the others of its SUBSCRIBE stand and its author
 //! sees which one it was; only an empty one, or one with U+0000, closes the connection.
 
+use std::collections::VecDeque;
+
 use ntex_bytes::ByteString;
 use ntex_mqtt::{v3, v5};
 use vespiary_core::event::{PacketId, Protocol, ReasonCode, RetainHandling, Subscribe, SubscriptionOptions};
@@ -16,7 +18,7 @@ use crate::mqtt::frame::{Fields, Frame};
 type Requested = Result<(TopicFilter, SubscriptionOptions), ReasonCode>;
 
 impl Inbound {
-    pub(super) fn subscribe(&self, frame: Frame<'_>) -> Result<Understood, ReasonCode> {
+    pub(super) fn subscribe(&self, frame: Frame<'_>, inputs: &mut VecDeque<Input>) -> Result<Understood, ReasonCode> {
         check_options(frame.body, self.protocol)?;
         let (packet_id, identifier, filters) = match self.protocol {
             Protocol::V3 => subscribe_v3(decode_v3(frame)?)?,
@@ -27,10 +29,11 @@ impl Inbound {
             return Err(ReasonCode::ProtocolError);
         }
         let subscribe = Box::new(Subscribe { packet_id, identifier, filters });
-        Ok(Understood::Input(Input::Subscribe { connection: self.connection, subscribe }))
+        inputs.push_back(Input::Subscribe { connection: self.connection, subscribe });
+        Ok(Understood::Input)
     }
 
-    pub(super) fn unsubscribe(&self, frame: Frame<'_>) -> Result<Understood, ReasonCode> {
+    pub(super) fn unsubscribe(&self, frame: Frame<'_>, inputs: &mut VecDeque<Input>) -> Result<Understood, ReasonCode> {
         let (packet_id, filters) = match self.protocol {
             Protocol::V3 => match decode_v3(frame)? {
                 v3::codec::Packet::Unsubscribe { packet_id, topic_filters } => (packet_id, topic_filters),
@@ -47,7 +50,8 @@ impl Inbound {
         }
         let filters: Result<Vec<_>, _> = filters.iter().map(|filter| TopicFilter::parse(filter)).collect();
         let filters = filters.map_err(|_| ReasonCode::MalformedPacket)?;
-        Ok(Understood::Input(Input::Unsubscribe { connection: self.connection, packet_id, filters }))
+        inputs.push_back(Input::Unsubscribe { connection: self.connection, packet_id, filters });
+        Ok(Understood::Input)
     }
 }
 

@@ -22,16 +22,19 @@ fn inbound(protocol: Protocol) -> Inbound {
     }
 }
 
-/// Takes all packets in `bytes`, and gives what the last of them comes to.
-fn understand(protocol: Protocol, bytes: &[u8]) -> Result<Understood, ReasonCode> {
+/// Takes all packets in `bytes`, and gives what the last of them comes to, and its input.
+fn understand(protocol: Protocol, bytes: &[u8]) -> Result<(Understood, Option<Input>), ReasonCode> {
     let mut inbound = inbound(protocol);
+    let mut inputs = VecDeque::new();
     let mut rest = bytes;
     loop {
         let frame = frame::next(rest, 1 << 20)?.expect("the table holds whole packets");
         rest = &rest[frame.bytes.len()..];
-        let understood = inbound.understand(frame, NOW)?;
-        if rest.is_empty() {
-            return Ok(understood);
+        let before = inputs.len();
+        let understood = inbound.understand(frame, NOW, &mut inputs);
+        assert_eq!(inputs.len() - before, usize::from(understood == Ok(Understood::Input)));
+        if rest.is_empty() || understood.is_err() {
+            return Ok((understood?, inputs.pop_back()));
         }
     }
 }
@@ -124,7 +127,7 @@ fn acknowledgements_are_read_exactly() {
         (&[0x70, 9, 0, 1, 0, 5, 0x26, 0, 0, 0, 0], AcknowledgeStep::Pubcomp, ReasonCode::Success),
     ] {
         let expected = Input::Acknowledge { connection: CONNECTION, packet_id: one, step, reason };
-        assert_eq!(understand(Protocol::V5, bytes), Ok(Understood::Input(expected)), "{bytes:02x?}");
+        assert_eq!(understand(Protocol::V5, bytes), Ok((Understood::Input, Some(expected))), "{bytes:02x?}");
     }
 }
 
@@ -163,7 +166,7 @@ fn subscriptions_that_may_not_be_are_refused() {
 #[test]
 fn a_filter_is_refused_without_its_neighbours() {
     let bytes = [0x82, 21, 0, 9, 0, 3, b'a', b'#', b'b', 1, 0, 3, b'a', b'/', b'+', 2, 0, 4, b'$', b's', b'h', b'a', 0];
-    let Ok(Understood::Input(Input::Subscribe { subscribe, .. })) = understand(Protocol::V3, &bytes) else {
+    let Ok((_, Some(Input::Subscribe { subscribe, .. }))) = understand(Protocol::V3, &bytes) else {
         panic!("it is understood");
     };
     assert_eq!(subscribe.packet_id.get(), 9);
@@ -175,7 +178,7 @@ fn a_filter_is_refused_without_its_neighbours() {
     assert!(subscribe.filters[2].is_ok(), "$sha is not $share");
 
     let shared = [0x82, 15, 0, 1, 0, 0, 9, b'$', b's', b'h', b'a', b'r', b'e', b'/', b'g', b'/', 0];
-    let Ok(Understood::Input(Input::Subscribe { subscribe, .. })) = understand(Protocol::V5, &shared) else {
+    let Ok((_, Some(Input::Subscribe { subscribe, .. }))) = understand(Protocol::V5, &shared) else {
         panic!("it is understood");
     };
     assert_eq!(subscribe.filters, [Err(ReasonCode::SharedSubscriptionsNotSupported)]);
@@ -221,7 +224,7 @@ fn only_a_normal_disconnection_cancels_the_will() {
         (Protocol::V5, &[0xE0, 1, 0x80], true),
     ] {
         let expected = Disconnect { with_will, session_expiry_s: None };
-        assert_eq!(understand(protocol, bytes), Ok(Understood::Disconnect(expected)), "{bytes:02x?}");
+        assert_eq!(understand(protocol, bytes), Ok((Understood::Disconnect(expected), None)), "{bytes:02x?}");
     }
 }
 
@@ -235,7 +238,7 @@ fn a_publish_keeps_its_properties_and_its_alias_keeps_its_topic() {
     let mut used = used.to_vec();
     used[1] = (used.len() - 2) as u8;
     used[4] = (used.len() - 2 - 2 - 1 - 2) as u8;
-    let Ok(Understood::Input(Input::Publish { publish, .. })) = understand(Protocol::V5, &set) else {
+    let Ok((_, Some(Input::Publish { publish, .. }))) = understand(Protocol::V5, &set) else {
         panic!("it is understood");
     };
     assert_eq!((publish.packet_id.map(PacketId::get), publish.dup), (Some(9), true));
@@ -243,8 +246,7 @@ fn a_publish_keeps_its_properties_and_its_alias_keeps_its_topic() {
     assert_eq!((message.topic.as_str(), &*message.payload, message.retain), ("a", &b"x"[..], true));
     assert_eq!((message.expires_at, message.properties), (Some(Timestamp(4_000)), None));
 
-    let Ok(Understood::Input(Input::Publish { publish, .. })) = understand(Protocol::V5, &[&set[..], &used].concat())
-    else {
+    let Ok((_, Some(Input::Publish { publish, .. }))) = understand(Protocol::V5, &[&set[..], &used].concat()) else {
         panic!("it is understood");
     };
     assert_eq!(publish.message.topic.as_str(), "a");
@@ -265,7 +267,7 @@ fn topics_of_the_broker_are_not_published_to_by_clients() {
         (&[0x34, 7, 0, 2, b'$', b'x', 0, 3, 0], Some((3, AcknowledgeStep::Pubrec))),
     ] {
         let answer = answer.map(|(packet_id, step)| (PacketId::new(packet_id).unwrap(), step));
-        assert_eq!(understand(Protocol::V5, bytes), Ok(Understood::Denied(answer)), "{bytes:02x?}");
+        assert_eq!(understand(Protocol::V5, bytes), Ok((Understood::Denied(answer), None)), "{bytes:02x?}");
     }
 }
 
@@ -376,7 +378,7 @@ proptest! {
         for bytes in packets {
             if let Ok(Some(frame)) = frame::next(&bytes, 1 << 16) {
                 let _ = connect(CONNECTION, frame, NOW, OPTIONS, || "made-up".into());
-                let _ = inbound.understand(frame, NOW);
+                let _ = inbound.understand(frame, NOW, &mut VecDeque::new());
             }
         }
     }
@@ -387,7 +389,7 @@ proptest! {
         let mut rest = &bytes[..];
         while let Ok(Some(frame)) = frame::next(rest, 100) {
             rest = &rest[frame.bytes.len()..];
-            let _ = inbound.understand(frame, NOW);
+            let _ = inbound.understand(frame, NOW, &mut VecDeque::new());
         }
     }
 }
