@@ -18,3 +18,15 @@ pub fn wall_clock() -> Timestamp {
     }
     Timestamp(LATEST_MS.fetch_max(now_ms, Ordering::Relaxed).max(now_ms))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_does_not_step_back() {
+        let future = wall_clock().after_ms(60_000);
+        LATEST_MS.store(future.0, Ordering::Relaxed);
+        assert_eq!(wall_clock(), future);
+    }
+}

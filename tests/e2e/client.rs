@@ -106,11 +106,6 @@ impl Client {
         self.send(0x70, &packet_id.to_be_bytes())
     }
 
-    /// Sends DISCONNECT and closes.
-    pub(crate) fn disconnect(mut self) -> Result<()> {
-        self.send(0xE0, &[])
-    }
-
     /// The next packet, however long it takes within reason.
     pub(crate) fn expect(&mut self) -> Result<Packet> {
         self.receive(super::harness::PATIENCE)?.context("nothing came")

@@ -86,11 +86,6 @@ impl Broker {
         Ok((status, asked.elapsed()))
     }
 
-    /// Whether it still runs.
-    pub(crate) fn is_alive(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(None))
-    }
-
     /// What it logged so far.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
@@ -195,25 +190,6 @@ pub(crate) fn guest(name: &str) -> PathBuf {
         assert!(cargo(&arguments), "the guests do not build");
     });
     target().join("wasm32-wasip2/component/examples").join(format!("{name}.wasm"))
-}
-
-/// The component of a service under `plugins/`, built with the product's own command.
-pub(crate) fn service(name: &str, features: Option<&str>) -> Result<PathBuf> {
-    // Two builds of one service with different features write to the same path: each is moved away at once.
-    static ONE_AT_A_TIME: std::sync::Mutex<()> = std::sync::Mutex::new(());
-    let _guard = ONE_AT_A_TIME.lock();
-    let crate_directory = root().join("plugins").join(name);
-    let mut command = Command::new(binary());
-    command.arg("build").arg(crate_directory).args(["--profile", "component"]);
-    if let Some(features) = features {
-        command.args(["--features", features]);
-    }
-    let output = command.output()?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let built = PathBuf::from(String::from_utf8(output.stdout)?.trim());
-    let kept = target().join("tmp").join(format!("{name}-{}-{}.wasm", features.unwrap_or("plain"), std::process::id()));
-    std::fs::copy(&built, &kept)?;
-    Ok(kept)
 }
 
 /// Waits until `condition` holds.

@@ -1,9 +1,11 @@
 //! Deploy, swap, rollback and removal: how code becomes live without a gap.
 //!
-//! 1. *Stage*: size, manifest, exports, grants. 2. *Compile and warm*: an instance, `init`, `health`, under deadline; the
-//! old revision serves meanwhile, and a failure up to here has changed nothing. 3. *Keep* the component, by its digest.
-//! 4. *Quiesce*: no new batch; the call under way ends or is interrupted; publishes go on into the inbox. 5. *Switch*:
-//! one transaction sets the revision and its subscriptions. Then events flow into the new code.
+//! 1. *Stage*: size, manifest, exports, grants.
+//! 2. *Compile and warm*: an instance, `init`, `health`, under deadline; the old revision serves meanwhile, and a failure
+//!    up to here has changed nothing.
+//! 3. *Keep* the component, by its digest.
+//! 4. *Quiesce*: no new batch; the call under way ends or is interrupted; publishes go on into the inbox.
+//! 5. *Switch*: one transaction sets the revision and its subscriptions. Then events flow into the new code.
 //!
 //! The switch is one commit, so a crash at any step leaves exactly one active revision.
 

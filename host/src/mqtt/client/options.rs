@@ -37,9 +37,9 @@ pub struct ConnectOptions {
     pub receive_maximum: u16,
     /// Largest packet taken from the broker, in bytes.
     pub maximum_packet_bytes: u32,
-    /// Bytes of messages received and not yet taken with [`Client::receive`]; at the bound the socket is not read.
+    /// Bytes of messages received and not yet taken with [`Client::receive`](super::Client::receive); at the bound the socket is not read.
     pub unread_bytes: u32,
-    /// Messages are acknowledged by [`Publisher::acknowledge`] instead of when they are put up for [`Client::receive`].
+    /// Messages are acknowledged by [`Publisher::acknowledge`](super::Publisher::acknowledge) instead of when they are put up for [`Client::receive`](super::Client::receive).
     pub manual_acknowledge: bool,
     /// Time for connecting, with CONNACK.
     pub connect_timeout: Duration,

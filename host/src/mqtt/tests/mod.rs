@@ -133,7 +133,7 @@ impl Client {
     fn expect_end(&mut self) {
         let mut rest = Vec::new();
         self.stream.read_to_end(&mut rest).unwrap();
-        assert_eq!(rest, [], "nothing is left to read");
+        assert!(rest.is_empty(), "nothing is left to read: {rest:?}");
     }
 
     /// The broker closes in whatever way.
