@@ -29,7 +29,7 @@ pub(super) use args::BenchArgs;
 /// Runs one benchmark. Fails where messages were lost, doubled or reordered that must not be.
 pub(super) async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
     let plan = args.plan()?;
-    process::allow_many_connections();
+    super::open_files::allow_many_connections();
     let results = tokio::task::LocalSet::new().run_until(traffic::run(plan)).await?;
     let mut output = std::io::stdout().lock();
     results.print(args.json(), &mut output)?;

@@ -21,6 +21,8 @@ mod bench;
 
 mod connection;
 
+mod open_files;
+
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::process::ExitCode;

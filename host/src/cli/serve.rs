@@ -48,6 +48,7 @@ pub(super) fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     if let Some(directory) = &args.data {
         config.data = DataDirectory(directory.clone());
     }
+    super::open_files::allow_many_connections();
     let running = server::start(&config)?;
     stop_on_signals(running.stopper())?;
     let mut stdout = std::io::stdout().lock();

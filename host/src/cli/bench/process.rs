@@ -16,18 +16,6 @@ pub(super) fn resident_bytes(process: &str) -> Option<(u64, u64)> {
     parse_status(&std::fs::read_to_string(format!("/proc/{process}/status")).ok()?)
 }
 
-/// Raises the limit of open files as far as the system lets us; a failure shows when a connection cannot be opened.
-pub(super) fn allow_many_connections() {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: both calls get a pointer to a value that is alive for the call, and keep nothing.
-    unsafe {
-        if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 {
-            limit.rlim_cur = limit.rlim_max;
-            libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
-        }
-    }
-}
-
 fn parse_stat(stat: &str) -> Option<Duration> {
     // The second field, the name, may hold spaces and brackets; it ends at the last bracket.
     let (_, after_name) = stat.rsplit_once(')')?;
