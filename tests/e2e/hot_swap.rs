@@ -1,7 +1,7 @@
 //! Code changes while events flow: nothing lost, nothing doubled, nothing out of order.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -15,8 +15,9 @@ const SWAPS: usize = 60;
 const RATE: u32 = 5_000;
 /// Keys that events are spread over.
 const KEYS: u32 = 50;
-/// Events that may be unacknowledged.
-const WINDOW: u32 = 10_000;
+/// Events that may be published and not yet have come out of the service. A machine that is too slow for the rate is
+/// not pushed into the limits of inbox and queue, which are another test's matter.
+const WINDOW: u32 = 5_000;
 
 /// What came out of the service.
 #[derive(Default)]
@@ -35,11 +36,12 @@ fn a_swap_every_second_under_load_loses_doubles_and_reorders_nothing() -> Result
     let versions = [guest("ledger"), guest("ledger_v2")];
     broker.deploy(&versions[0])?;
     let stop = AtomicBool::new(false);
+    let received = AtomicU32::new(0);
     let (mut pauses, sent, output) = std::thread::scope(|scope| -> Result<_> {
         let mut subscriber = Client::connect(broker.mqtt, "subscriber", false)?;
         subscriber.subscribe("out/+", 1)?;
-        let publisher = scope.spawn(|| publish_at_rate(&broker, &stop));
-        let receiver = scope.spawn(|| receive_in_order(subscriber, &stop));
+        let publisher = scope.spawn(|| publish_at_rate(&broker, &stop, &received));
+        let receiver = scope.spawn(|| receive_in_order(subscriber, &stop, &received));
         let swapped = swap_every_second(&broker, &versions);
         stop.store(true, Ordering::Relaxed);
         let sent = publisher.join().expect("the publisher does not panic")?;
@@ -77,14 +79,14 @@ fn swap_every_second(broker: &Broker, versions: &[std::path::PathBuf; 2]) -> Res
 }
 
 /// Publishes numbers that grow by one in each key, at a rate, until told to stop; gives how many were acknowledged.
-fn publish_at_rate(broker: &Broker, stop: &AtomicBool) -> Result<u32> {
+fn publish_at_rate(broker: &Broker, stop: &AtomicBool, received: &AtomicU32) -> Result<u32> {
     let mut client = Client::connect(broker.mqtt, "publisher", true)?;
     let started = Instant::now();
     let (mut sent, mut acknowledged) = (0u32, 0u32);
     loop {
         let stopping = stop.load(Ordering::Relaxed);
         let due = (started.elapsed().as_secs_f64() * f64::from(RATE)) as u32;
-        while !stopping && sent < due && sent - acknowledged < WINDOW {
+        while !stopping && sent < due && sent - received.load(Ordering::Relaxed) < WINDOW {
             let (key, number) = (sent % KEYS, sent / KEYS);
             let packet_id = (sent % 60_000) as u16 + 1;
             client.publish(&format!("in/k{key}"), number.to_string().as_bytes(), 1, packet_id, false)?;
@@ -104,7 +106,7 @@ fn publish_at_rate(broker: &Broker, stop: &AtomicBool) -> Result<u32> {
 }
 
 /// Receives until told to stop and until nothing more comes; every key's numbers must grow by one.
-fn receive_in_order(mut client: Client, stop: &AtomicBool) -> Result<Output> {
+fn receive_in_order(mut client: Client, stop: &AtomicBool, received: &AtomicU32) -> Result<Output> {
     let mut output = Output::default();
     loop {
         let stopping = stop.load(Ordering::Relaxed);
@@ -123,6 +125,7 @@ fn receive_in_order(mut client: Client, stop: &AtomicBool) -> Result<Output> {
         output.last.insert(topic, number);
         *output.by_version.entry(version.to_owned()).or_default() += 1;
         output.received += 1;
+        received.store(output.received, Ordering::Relaxed);
     }
 }
 

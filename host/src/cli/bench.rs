@@ -41,3 +41,46 @@ pub(super) async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser as _;
+
+    use crate::config::{Config, DataDirectory};
+
+    #[derive(Debug, clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: BenchArgs,
+    }
+
+    #[tokio::test]
+    async fn each_scenario_counts_what_our_own_broker_keeps() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut config = Config { data: DataDirectory(directory.path().join("data")), ..Config::default() };
+        config.mqtt.listen.set_port(0);
+        config.http.listen.set_port(0);
+        let broker = crate::server::start(&config).unwrap();
+        for scenario in [
+            "p2p --pairs 4 -q 0",
+            "p2p --pairs 4 -q 1 --window 4",
+            "p2p --pairs 4 -q 2 -V 5",
+            "fanout --publishers 2 --subscribers 8 --payload 1024",
+            "fanin --publishers 8 --subscribers 2 -V 5 --rate 5000",
+            "service --assets 50 --expect-topic assets/+/vibration --expect-every 1",
+        ] {
+            let line = format!("bench {scenario} --count 300 --warm-up 0 --mqtt {}", broker.mqtt);
+            let plan = Line::try_parse_from(line.split(' ')).unwrap().args.plan().unwrap();
+            let results = tokio::task::LocalSet::new().run_until(traffic::run(plan)).await.unwrap();
+            assert_eq!(results.broken_promise(), None, "{scenario}");
+            let mut printed = Vec::new();
+            results.print(true, &mut printed).unwrap();
+            let printed: serde_json::Value = serde_json::from_slice(&printed).unwrap();
+            assert_eq!(printed["sent"], 300, "{scenario}: {printed}");
+            assert_eq!(printed["received"], printed["expected"], "{scenario}: {printed}");
+            results.print(false, &mut std::io::sink()).unwrap();
+        }
+        tokio::task::spawn_blocking(|| broker.stop()).await.unwrap().unwrap();
+    }
+}

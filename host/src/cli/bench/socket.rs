@@ -29,6 +29,8 @@ pub(super) struct Socket {
     torn: Vec<u8>,
     /// Staged for the next write.
     pub(super) output: Vec<u8>,
+    /// QoS 1 and 2 publishes that the broker takes unacknowledged.
+    pub(super) receive_maximum: u16,
 }
 
 impl Socket {
@@ -36,7 +38,7 @@ impl Socket {
     pub(super) async fn connect(address: &str, protocol: Protocol, client_id: &str) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(address).await.with_context(|| format!("connect to {address}"))?;
         stream.set_nodelay(true)?;
-        let mut socket = Self { stream, protocol, torn: Vec::new(), output: Vec::new() };
+        let mut socket = Self { stream, protocol, torn: Vec::new(), output: Vec::new(), receive_maximum: u16::MAX };
         match socket.ask(&wire::connect(protocol, client_id)).await? {
             (0x20, 0) => Ok(socket),
             (0x20, code) => bail!("connect to {address}: refused by the broker (0x{code:02x})"),
@@ -57,11 +59,18 @@ impl Socket {
         let mut answer = Vec::new();
         loop {
             match wire::read(&answer, self.protocol).map_err(|error| anyhow::anyhow!("the broker sent {error}"))? {
-                Some((Received::Connack(code) | Received::Suback(code), length)) => {
+                Some((packet, length)) => {
+                    let code = match packet {
+                        Received::Connack { code, receive_maximum } => {
+                            self.receive_maximum = receive_maximum;
+                            code
+                        }
+                        Received::Suback(code) => code,
+                        _ => bail!("the broker sent an unexpected packet"),
+                    };
                     self.torn = answer.split_off(length);
                     return Ok((answer[0], code));
                 }
-                Some(_) => bail!("the broker sent an unexpected packet"),
                 None => {}
             }
             let read = self.stream.read_buf(&mut answer).await?;

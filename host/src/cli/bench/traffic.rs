@@ -10,6 +10,7 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
+use vespiary_core::Qos;
 
 use super::args::{Content, Extent, Plan};
 use super::histogram::Histogram;
@@ -194,7 +195,7 @@ impl Traffic {
     /// Whether everything that was sent has come to its end.
     fn is_complete(&self) -> bool {
         let Tally { sent, acknowledged, received, .. } = self.tally;
-        let acknowledged = self.plan.qos == vespiary_core::Qos::AtMostOnce || acknowledged >= sent;
+        let acknowledged = self.plan.qos == Qos::AtMostOnce || acknowledged >= sent;
         let delivered = match &self.plan.content {
             Content::Stamped { .. } => self.ledgers.iter().all(|ledger| ledger.has_all_of(&self.progress)),
             Content::Readings { expect_every, .. } => expect_every.is_none_or(|every| received >= sent / every),
@@ -214,12 +215,16 @@ impl Traffic {
 }
 
 /// Connects, loads, measures, waits for what is under way.
-pub(super) async fn run(plan: Plan) -> anyhow::Result<Results> {
+pub(super) async fn run(mut plan: Plan) -> anyhow::Result<Results> {
     if let Some(pid) = plan.broker_pid {
         ensure!(process::cpu_time(&pid.to_string()).is_some(), "there is no process {pid} in /proc");
     }
     let mut sockets = connect(&plan).await?;
     let publishing = sockets.split_off(plan.filters.len());
+    if plan.qos != Qos::AtMostOnce {
+        let taken = publishing.iter().map(|socket| u32::from(socket.receive_maximum)).min();
+        plan.window = plan.window.min(taken.unwrap_or(u32::MAX)).max(1);
+    }
     let traffic = Rc::new(RefCell::new(Traffic::new(plan)));
     for (index, socket) in sockets.into_iter().enumerate() {
         watch(&traffic, Subscriber::new(index, socket, Rc::clone(&traffic)).run());

@@ -41,8 +41,8 @@ impl Stamp {
 /// A packet from the broker.
 #[derive(Debug, PartialEq)]
 pub(super) enum Received<'a> {
-    /// CONNACK with its code.
-    Connack(u8),
+    /// CONNACK with its code, and how many publishes the broker takes unacknowledged (5.0).
+    Connack { code: u8, receive_maximum: u16 },
     /// SUBACK with the first filter's code.
     Suback(u8),
     /// PUBLISH.
@@ -73,7 +73,13 @@ fn understand(first: u8, body: &[u8], protocol: Protocol) -> Option<Received<'_>
     // 5.0 leaves the reason out when it is success.
     let refused = || body.get(2).is_some_and(|reason| *reason >= 0x80);
     Some(match first >> 4 {
-        2 => Received::Connack(*body.get(1)?),
+        2 => {
+            let receive_maximum = match protocol {
+                Protocol::V3 => None,
+                Protocol::V5 => receive_maximum(body.get(2..)?),
+            };
+            Received::Connack { code: *body.get(1)?, receive_maximum: receive_maximum.unwrap_or(u16::MAX) }
+        }
         3 => {
             let qos = first >> 1 & 3;
             let (topic_length, rest) = body.split_first_chunk()?;
@@ -102,6 +108,29 @@ fn understand(first: u8, body: &[u8], protocol: Protocol) -> Option<Received<'_>
         14 => Received::Disconnect(body.first().copied().unwrap_or(0)),
         _ => Received::Other,
     })
+}
+
+/// The Receive Maximum among the properties of a CONNACK (section 3.2.2.3), if it is there.
+fn receive_maximum(bytes: &[u8]) -> Option<u16> {
+    let (length, width) = variable_length(bytes).ok()??;
+    let mut rest = bytes.get(width..width + length)?;
+    loop {
+        let (&property, value) = rest.split_first()?;
+        let text = |value: &[u8]| Some(2 + usize::from(u16::from_be_bytes(*value.first_chunk()?)));
+        let taken = match property {
+            0x21 => return value.first_chunk().map(|maximum| u16::from_be_bytes(*maximum)),
+            0x11 | 0x27 => 4,
+            0x13 | 0x22 => 2,
+            0x24 | 0x25 | 0x28 | 0x29 | 0x2A => 1,
+            0x12 | 0x15 | 0x16 | 0x1A | 0x1C | 0x1F => text(value)?,
+            0x26 => {
+                let name = text(value)?;
+                name + text(value.get(name..)?)?
+            }
+            _ => return None,
+        };
+        rest = value.get(taken..)?;
+    }
 }
 
 fn without_properties(bytes: &[u8]) -> Option<&[u8]> {
@@ -206,6 +235,16 @@ mod tests {
                 assert_eq!(packet, Received::Publish { qos: qos as u8, id, payload: &payload });
                 assert_eq!((length, Stamp::read(&payload)), (bytes.len() - 1, Some(stamp)));
             }
+        }
+        for (properties, receive_maximum) in [
+            (&[0][..], u16::MAX),
+            (&[3, 0x21, 0, 20], 20),
+            (&[11, 0x26, 0, 1, b'a', 0, 0, 0x24, 1, 0x21, 1, 0], 256),
+            (&[4, 0x26, 0, 9, b'a'], u16::MAX),
+        ] {
+            let bytes = [&[0x20, 2 + properties.len() as u8, 0, 0], properties].concat();
+            let expected = Received::Connack { code: 0, receive_maximum };
+            assert_eq!(read(&bytes, Protocol::V5), Ok(Some((expected, bytes.len()))));
         }
         assert_eq!(read(&[0x90, 3, 0, 1, 0x80], Protocol::V3), Ok(Some((Received::Suback(0x80), 5))));
         assert_eq!(read(&[0x90, 4, 0, 1, 0, 1], Protocol::V5), Ok(Some((Received::Suback(1), 6))));

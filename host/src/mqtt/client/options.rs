@@ -30,15 +30,16 @@ pub struct ConnectOptions {
     pub will: Option<Will>,
     /// User properties of CONNECT (5.0).
     pub user_properties: Vec<(Box<str>, Box<str>)>,
-    /// QoS 1 and 2 publishes that may be unacknowledged at one time; the broker's Receive Maximum lowers it.
+    /// QoS 1 and 2 publishes that may be unacknowledged at one time; the broker's Receive Maximum lowers it (5.0). A
+    /// 3.1.1 broker cannot say what it takes, and Mosquitto silently drops QoS 2 publishes beyond its default of 20.
     pub window: u16,
     /// QoS 1 and 2 messages that the broker may have unacknowledged towards us: our Receive Maximum (5.0).
     pub receive_maximum: u16,
     /// Largest packet taken from the broker, in bytes.
     pub maximum_packet_bytes: u32,
-    /// Bytes of messages received and not yet taken with [`Client::receive`]; at the bound the socket is not read.
+    /// Bytes of messages received and not yet taken with [`Client::receive`](super::Client::receive); at the bound the socket is not read.
     pub unread_bytes: u32,
-    /// Messages are acknowledged by [`Publisher::acknowledge`] instead of when they are put up for [`Client::receive`].
+    /// Messages are acknowledged by [`Publisher::acknowledge`](super::Publisher::acknowledge) instead of when they are put up for [`Client::receive`](super::Client::receive).
     pub manual_acknowledge: bool,
     /// Time for connecting, with CONNACK.
     pub connect_timeout: Duration,
@@ -81,7 +82,7 @@ impl ConnectOptions {
             password: None,
             will: None,
             user_properties: Vec::new(),
-            window: 64,
+            window: 20,
             receive_maximum: 1024,
             maximum_packet_bytes: 16 << 20,
             unread_bytes: 16 << 20,
