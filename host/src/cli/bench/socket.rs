@@ -58,20 +58,18 @@ impl Socket {
         self.stream.write_all(packet).await?;
         let mut answer = Vec::new();
         loop {
-            match wire::read(&answer, self.protocol).map_err(|error| anyhow::anyhow!("the broker sent {error}"))? {
-                Some((packet, length)) => {
-                    let code = match packet {
-                        Received::Connack { code, receive_maximum } => {
-                            self.receive_maximum = receive_maximum;
-                            code
-                        }
-                        Received::Suback(code) => code,
-                        _ => bail!("the broker sent an unexpected packet"),
-                    };
-                    self.torn = answer.split_off(length);
-                    return Ok((answer[0], code));
-                }
-                None => {}
+            let received = wire::read(&answer, self.protocol);
+            if let Some((packet, length)) = received.map_err(|error| anyhow::anyhow!("the broker sent {error}"))? {
+                let code = match packet {
+                    Received::Connack { code, receive_maximum } => {
+                        self.receive_maximum = receive_maximum;
+                        code
+                    }
+                    Received::Suback(code) => code,
+                    _ => bail!("the broker sent an unexpected packet"),
+                };
+                self.torn = answer.split_off(length);
+                return Ok((answer[0], code));
             }
             let read = self.stream.read_buf(&mut answer).await?;
             ensure!(read > 0, "closed by the broker");
