@@ -1,7 +1,7 @@
 //! What a call into a guest costs, as the table of `docs/benchmarks.md`: `cargo run --release --example call_cost`.
 //!
-//! Builds the guests of `tests/guests` first. Each figure is the median of several rounds on one thread; run it on a
-//! quiet machine, and compare figures of one run only.
+//! Builds the guests of `tests/guests` first. Each figure is the median of several rounds on one thread, in time that the
+//! thread ran: what other processes take is not in it, but they still cost caches and clock. Linux only.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -20,8 +20,8 @@ use vespiary_core::topic::{Topic, TopicFilter};
 const TOPICS: u64 = 1_000;
 /// Bytes of an event's payload.
 const PAYLOAD: usize = 125;
-/// How long one figure is measured.
-const MEASURE: Duration = Duration::from_secs(1);
+/// How long one round is.
+const ROUND: Duration = Duration::from_millis(100);
 /// Rounds of which the median is taken.
 const ROUNDS: usize = 15;
 
@@ -53,11 +53,11 @@ fn measure(guests: &Path, cache: &Path) -> anyhow::Result<()> {
     let digest = Sha256::digest(&bytes).into();
 
     println!("| what | cost |\n|---|---|");
-    let started = Instant::now();
+    let started = on_cpu();
     let echo = runtime.compile(&digest, &bytes)?;
-    row(&format!("compile {} KiB", bytes.len() >> 10), started.elapsed());
-    row("load it from the cache", median(ROUNDS, || timed(|| runtime.compile(&digest, &bytes).map(drop)))?);
-    row("instantiate", median(1_000, || timed(|| runtime.instantiate(&echo, context()).map(drop)))?);
+    row(&format!("compile {} KiB", bytes.len() >> 10), on_cpu() - started);
+    row("load it from the cache", per_round(|| runtime.compile(&digest, &bytes).map(|_| 1))?);
+    row("instantiate", per_round(|| runtime.instantiate(&echo, context()).map(|_| 1))?);
 
     let empty = std::fs::read(guests.join("asks_for_more.wasm"))?;
     let empty = runtime.compile(&Sha256::digest(&empty).into(), &empty)?;
@@ -79,20 +79,12 @@ fn warm(runtime: &Runtime, compiled: &Compiled) -> anyhow::Result<Instance> {
     Ok(instance)
 }
 
-/// What an event costs: the median of rounds in which batches are handled for a while.
+/// What an event costs in batches of this size.
 fn per_event(instance: &mut Instance, batch: u64) -> anyhow::Result<Duration> {
     let events = events(batch);
     let state = (0..TOPICS).map(|number| (topic(number), number.to_le_bytes().to_vec())).collect();
     let state = Memory(Arc::new(state));
-    median(ROUNDS, || {
-        let (started, mut handled) = (Instant::now(), 0);
-        while started.elapsed() < MEASURE / 10 {
-            for _ in 0..16 {
-                handled += instance.handle(Timestamp(0), state.clone(), &events)?.len();
-            }
-        }
-        Ok(started.elapsed().div_f64(handled as f64))
-    })
+    per_round(|| instance.handle(Timestamp(0), state.clone(), &events).map(|handled| handled.len()))
 }
 
 fn events(count: u64) -> Vec<InboxEvent> {
@@ -126,19 +118,28 @@ fn context() -> InstanceContext {
     }
 }
 
-fn timed<E>(work: impl FnOnce() -> Result<(), E>) -> anyhow::Result<Duration>
+/// How long this thread has run so far.
+fn on_cpu() -> Duration {
+    let statistics = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux has it");
+    let nanoseconds = statistics.split(' ').next().and_then(|number| number.parse().ok());
+    Duration::from_nanos(nanoseconds.expect("the first field is a number"))
+}
+
+/// What one thing costs: the median of rounds in which `work` is done for a while; it says how many things it did.
+fn per_round<E>(mut work: impl FnMut() -> Result<usize, E>) -> anyhow::Result<Duration>
 where
     anyhow::Error: From<E>,
 {
-    let started = Instant::now();
-    work()?;
-    Ok(started.elapsed())
-}
-
-fn median(rounds: usize, mut round: impl FnMut() -> anyhow::Result<Duration>) -> anyhow::Result<Duration> {
-    let mut times = (0..rounds).map(|_| round()).collect::<Result<Vec<_>, _>>()?;
-    times.sort();
-    Ok(times[rounds / 2])
+    let mut costs = Vec::new();
+    for _ in 0..ROUNDS {
+        let (started, begun, mut done) = (on_cpu(), Instant::now(), 0);
+        while begun.elapsed() < ROUND {
+            done += work()?;
+        }
+        costs.push((on_cpu() - started).div_f64(done as f64));
+    }
+    costs.sort();
+    Ok(costs[ROUNDS / 2])
 }
 
 fn row(what: &str, cost: Duration) {

@@ -39,6 +39,8 @@ fn config(limits: &WasmLimits, instances: u32) -> Config {
     let mut config = Config::new();
     config
         .allocation_strategy(InstanceAllocationStrategy::Pooling(pool(limits, instances)))
+        // 4 GiB behind each memory would spare bounds checks, and make calls 0 to 8 % cheaper (measured); but thousands of
+        // instances would then reserve terabytes, which containers with a bound on address space refuse.
         .memory_reservation(limits.memory_bytes as u64)
         .memory_guard_size(GUARD_BYTES)
         .memory_init_cow(true)
