@@ -31,6 +31,8 @@ fn what_keeps_the_broker_from_starting_is_said_in_one_line() -> Result<()> {
     let _running = Broker::start(&data)?;
     let taken = TcpListener::bind("127.0.0.1:0")?;
     let taken = taken.local_addr()?.to_string();
+    // Bound and let go: nobody listens there.
+    let closed = TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
     let config = directory.path().join("bad.toml");
     std::fs::write(&config, "[mqtt]\nlisten = \"127.0.0.1:0\"\n\n[limits]\nsesions = 3\n")?;
     let path = |name: &str| directory.path().join(name).to_string_lossy().into_owned();
@@ -47,7 +49,7 @@ fn what_keeps_the_broker_from_starting_is_said_in_one_line() -> Result<()> {
         (vec!["serve", "--config", &path("bad.toml")], "bad.toml:5:1: unknown field `sesions`"),
         (vec!["serve", "--config", &path("none.toml")], "none.toml"),
         (vec!["check", "--config", &path("bad.toml")], "bad.toml:5:1: unknown field `sesions`"),
-        (vec!["plugin", "list", "--http", &taken], "no broker answers"),
+        (vec!["plugin", "list", "--http", &closed], "no broker answers"),
         (vec!["build", &other], "holds no Cargo.toml"),
     ] {
         let output = run_limited(Command::new(binary()).args(&arguments), LIMIT)?;
