@@ -73,6 +73,9 @@ struct AdminAddress {
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    if matches!(cli.command, Command::Check(_) | Command::Deploy(_) | Command::Plugin(_)) {
+        end_quietly_with_the_reader();
+    }
     let result = match cli.command {
         Command::Serve(args) => with_log("info", || serve::serve(&args)),
         Command::Check(args) => serve::check(&args),
@@ -91,6 +94,14 @@ pub fn main() -> ExitCode {
             eprintln!("vespiary: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Lets a command whose output goes into `head`, say, end when nobody reads on, as other commands do.
+fn end_quietly_with_the_reader() {
+    // SAFETY: sets a signal's default action, before any other thread exists.
+    unsafe {
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
     }
 }
 

@@ -49,21 +49,21 @@ pub(super) fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         config.data = DataDirectory(directory.clone());
     }
     super::open_files::allow_many_connections();
-    let running = server::start(&config)?;
+    let running = server::start(&config).map_err(whole)?;
     stop_on_signals(running.stopper())?;
     let mut stdout = std::io::stdout().lock();
     writeln!(stdout, "vespiary ready mqtt={} http={}", running.mqtt, running.http)
         .and_then(|()| stdout.flush())
         .context("cannot write to stdout")?;
     drop(stdout);
-    running.wait()?;
+    running.wait().map_err(whole)?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Reports everything that would keep `serve` from starting.
 pub(super) fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let config = read(args.config.as_deref())?;
-    config.check()?;
+    config.check().map_err(whole)?;
     println!(
         "the configuration is valid: mqtt={} http={} data={} grants={}",
         config.mqtt.listen,
@@ -75,7 +75,12 @@ pub(super) fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn read(path: Option<&std::path::Path>) -> anyhow::Result<Config> {
-    path.map_or_else(|| Ok(Config::default()), |path| Ok(Config::read(path)?))
+    path.map_or_else(|| Ok(Config::default()), |path| Config::read(path).map_err(whole))
+}
+
+/// An error whose message says everything, causes included: they are not to be printed once more.
+fn whole(error: impl std::error::Error) -> anyhow::Error {
+    anyhow::Error::msg(error.to_string())
 }
 
 /// Calls `stop` at the first SIGTERM or SIGINT; a second one ends the process at once.
