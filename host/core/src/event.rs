@@ -31,6 +31,15 @@ pub struct Sequence(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct ChangeNumber(pub u64);
 
+/// A shared subscription of a session, numbered upwards within the session: queue entries name by it the group that
+/// they came through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ShareNumber(pub std::num::NonZeroU16);
+
+/// Names one [`Effect::Load`]; its answer brings it back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LoadTicket(pub u64);
+
 /// Packet identifier of a QoS 1 or 2 exchange: 1 to 65,535 [MQTT-2.2.1-3].
 pub type PacketId = std::num::NonZeroU16;
 
@@ -83,6 +92,13 @@ pub enum Input {
     Settle { plugin: PluginName, settlement: Box<Settlement> },
     /// The batch that is out was not handled (the call was interrupted by a swap): its events go back, untouched.
     ReturnEvents { plugin: PluginName },
+    /// What [`Effect::Load`] asked for: the next entries of the queue, in order. Fewer than were asked for means that there
+    /// are no more. `None` where they cannot be read.
+    Loaded { ticket: LoadTicket, entries: Option<Vec<LoadedEntry>> },
+    /// Changes cannot be made durable at present. From now on what needs to be durable is refused.
+    StorageFailed,
+    /// All changes so far are durable, and further ones will be.
+    StorageRecovered,
 }
 
 /// Which MQTT a client speaks.
@@ -240,6 +256,19 @@ pub enum Outcome {
     DeadLetter(Arc<str>),
 }
 
+/// An entry of a durable queue, read back.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LoadedEntry {
+    /// Its place in the queue.
+    pub sequence: Sequence,
+    /// The entry.
+    pub entry: QueueEntry,
+    /// Whether the client has received it (PUBREC).
+    pub released: bool,
+    /// The message that it refers to.
+    pub content: Arc<Message>,
+}
+
 /// One write to a plugin's state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateWrite {
@@ -265,6 +294,17 @@ pub enum Effect {
     Events { plugin: PluginName, events: Vec<InboxEvent> },
     /// [`Input::CancelTake`] is done: no batch is out, and none comes until the next [`Input::TakeEvents`].
     TakeCancelled { plugin: PluginName },
+    /// Read entries of a client's durable queue: those behind `after`, in order, up to `max` of them and about `max_bytes` of
+    /// [weight](Message::weight), one at the least. The read must see every change up to `change`. Answered by one
+    /// [`Input::Loaded`].
+    Load {
+        ticket: LoadTicket,
+        session: SessionId,
+        after: Sequence,
+        max: usize,
+        max_bytes: usize,
+        change: ChangeNumber,
+    },
     /// A settlement is complete once `after` is durable.
     Settled { plugin: PluginName, after: ChangeNumber },
     /// A revision is active once `after` is durable. `session` names the plugin's inbox and its state.
@@ -347,11 +387,14 @@ pub enum DropReason {
     DeadLettersFull,
     /// A plugin that was removed still had events waiting.
     PluginRemoved,
+    /// Nothing can be made durable at present, and the publish cannot be refused: it is delivered and not retained, or
+    /// not kept for a durable session.
+    StorageFailed,
 }
 
 impl DropReason {
     /// Every reason, in the order of their declaration, with a name for counters.
-    pub const ALL: [(Self, &'static str); 7] = [
+    pub const ALL: [(Self, &'static str); 8] = [
         (Self::QueueFull, "queue_full"),
         (Self::Expired, "expired"),
         (Self::TooLargeForClient, "too_large_for_client"),
@@ -359,6 +402,7 @@ impl DropReason {
         (Self::RetainedFull, "retained_full"),
         (Self::DeadLettersFull, "dead_letters_full"),
         (Self::PluginRemoved, "plugin_removed"),
+        (Self::StorageFailed, "storage_failed"),
     ];
 }
 
@@ -446,13 +490,12 @@ pub enum Change {
     /// A session ended: everything under its identifier goes.
     SessionRemoved { session: SessionId },
     /// A durable session, or a plugin, subscribed; replaces a subscription to the same filter.
-    Subscribed { session: SessionId, filter: TopicFilter, options: SubscriptionOptions, identifier: Option<u32> },
+    Subscribed { session: SessionId, filter: TopicFilter, subscription: SubscriptionRecord },
     /// A durable session, or a plugin, unsubscribed.
     Unsubscribed { session: SessionId, filter: TopicFilter },
-    /// A message that at least one durable queue is about to hold.
+    /// A message that at least one durable queue is about to hold. It goes when no queue holds it any more; whoever keeps
+    /// changes counts its entries.
     MessageStored { message: MessageId, content: Arc<Message> },
-    /// The last queue let go of a message.
-    MessageReleased { message: MessageId },
     /// A message entered a durable session's queue, or a plugin's inbox. With a `packet_id` it is in flight at once.
     Queued { session: SessionId, sequence: Sequence, entry: QueueEntry },
     /// A queued message is in flight under this identifier.
@@ -460,7 +503,10 @@ pub enum Change {
     /// A QoS 2 message is received by the client (PUBREC): from now on only PUBREL is sent.
     Released { session: SessionId, sequence: Sequence },
     /// A message left a queue or an inbox: acknowledged, handled, expired or dropped.
-    Dequeued { session: SessionId, sequence: Sequence },
+    Dequeued { session: SessionId, sequence: Sequence, message: MessageId },
+    /// How much a client's queue holds. Never recorded: a store gives it back in place of the entries, which are loaded
+    /// when the client comes.
+    QueueKept { session: SessionId, messages: u64, bytes: u64 },
     /// A QoS 2 message came from this client under this identifier, and was routed.
     Received { session: SessionId, packet_id: PacketId },
     /// The exchange under this identifier ended (PUBREL).
@@ -484,7 +530,7 @@ pub enum Change {
 /// What is kept of a durable session.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SessionRecord {
-    /// Its client.
+    /// Its client; empty for a session that has ended and whose queue is still to be given to others.
     pub client_id: Arc<str>,
     /// Seconds that it outlives a connection; `u32::MAX` for ever.
     pub session_expiry_s: u32,
@@ -492,6 +538,17 @@ pub struct SessionRecord {
     pub disconnected_at: Option<Timestamp>,
     /// The will that is still to be published or cancelled.
     pub will: Option<Box<Will>>,
+}
+
+/// What is kept of a subscription.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SubscriptionRecord {
+    /// What was asked for.
+    pub options: SubscriptionOptions,
+    /// The Subscription Identifier.
+    pub identifier: Option<u32>,
+    /// Set exactly for a shared subscription.
+    pub share: Option<ShareNumber>,
 }
 
 /// An entry of a durable queue or of an inbox.
@@ -507,6 +564,10 @@ pub struct QueueEntry {
     pub subscription_identifiers: Option<Arc<[u32]>>,
     /// The identifier it is in flight under, if it is.
     pub packet_id: Option<PacketId>,
+    /// The shared subscription it came through, if it did.
+    pub share: Option<ShareNumber>,
+    /// [Weight](Message::weight) of the message, in bytes.
+    pub weight: u32,
 }
 
 /// An event that a plugin could not handle.
