@@ -3,11 +3,11 @@
 //! The methods stand in `broker/`, by what they are about. They share one manner: an input changes the state, records
 //! each [`Change`](crate::Change) at the place where the state changes, and pushes effects, in order. Nothing here fails.
 //!
-//! Invariants (checked by [`Broker::check_invariants`]): a session without a connection is durable or a plugin's; a
-//! durable message is referred to by as many queue entries as it counts; each deadline belongs to a session that names
-//! it.
+//! Invariants (checked by [`Broker::check_invariants`]): a session without a connection is durable or a plugin's; each
+//! deadline belongs to a session that names it.
 
 mod acknowledge;
+mod backlog;
 mod connect;
 mod deadlines;
 mod deliver;
@@ -17,6 +17,7 @@ mod packet_size;
 mod plugin;
 mod publish;
 mod restore;
+mod shared;
 mod stored;
 mod subscribe;
 
@@ -36,7 +37,7 @@ use crate::session::{Session, Sessions};
 use crate::subscriptions::Subscriptions;
 use deadlines::Deadline;
 use publish::Routing;
-use stored::{Identifiers, StoredMessages};
+use stored::Identifiers;
 
 /// The broker.
 #[derive(Debug)]
@@ -57,8 +58,6 @@ pub struct Broker {
     subscriptions: Subscriptions,
     /// Retained messages.
     retained: Retained,
-    /// Messages that are on disk because a queue holds them.
-    stored: StoredMessages,
     /// Identifiers of sessions, messages and queue entries.
     identifiers: Identifiers,
     /// What falls due when.
@@ -67,6 +66,12 @@ pub struct Broker {
     woken: Vec<SessionKey>,
     /// Number of the last removal of a session from disk: until it is durable, nobody may be told that a session is new.
     last_session_removal: ChangeNumber,
+    /// Loads asked for; tells them apart.
+    loads: u32,
+    /// Whether nothing can be made durable at present.
+    storage_failed: bool,
+    /// State of the generator behind [`SharedStrategy::Random`](crate::SharedStrategy::Random).
+    random: u64,
     /// Memory for routing, reused.
     routing: Routing,
 }
@@ -87,11 +92,9 @@ pub struct Statistics {
     /// QoS 1 and 2 messages sent to clients and not acknowledged.
     pub inflight_messages: usize,
     /// Messages in clients' queues beyond those in flight.
-    pub queued_messages: usize,
+    pub queued_messages: u64,
     /// Weight of the messages in clients' queues, in bytes.
-    pub queued_bytes: usize,
-    /// Messages on disk because a durable queue or an inbox holds them.
-    pub stored_messages: usize,
+    pub queued_bytes: u64,
     /// Plugins deployed.
     pub plugins: usize,
     /// Events in all inboxes.
@@ -132,11 +135,13 @@ impl Broker {
             plugins: BTreeMap::new(),
             subscriptions: Subscriptions::new(seed),
             retained: Retained::new(),
-            stored: StoredMessages::default(),
             identifiers: Identifiers::default(),
             deadlines: BTreeSet::new(),
             woken: Vec::new(),
             last_session_removal: ChangeNumber(0),
+            loads: 0,
+            storage_failed: false,
+            random: seed,
             routing: Routing::default(),
         }
     }
@@ -188,6 +193,9 @@ impl Broker {
             Input::CancelTake { plugin } => self.cancel_take(plugin, effects),
             Input::Settle { plugin, settlement } => self.settle(now, plugin, *settlement, effects),
             Input::ReturnEvents { plugin } => self.return_events(&plugin),
+            Input::Loaded { ticket, entries } => self.loaded(now, ticket, entries, effects),
+            Input::StorageFailed => self.storage_failed = true,
+            Input::StorageRecovered => self.recover_storage(effects),
         }
     }
 
@@ -199,7 +207,6 @@ impl Broker {
             subscriptions: self.subscriptions.len(),
             retained_messages: self.retained.len(),
             retained_bytes: self.retained.bytes(),
-            stored_messages: self.stored.len(),
             plugins: self.plugins.len(),
             ..Statistics::default()
         };

@@ -24,7 +24,7 @@ pub struct SessionId(pub u64);
 
 /// Position of a message in a session's queue or in a plugin's inbox. Grows with time across all sessions and is never
 /// reused in the life of a data directory, so a plugin can use it to recognise an event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Sequence(pub u64);
 
 /// Number of a change since the broker started, from 1; 0 is before all of them.
@@ -92,8 +92,8 @@ pub enum Input {
     Settle { plugin: PluginName, settlement: Box<Settlement> },
     /// The batch that is out was not handled (the call was interrupted by a swap): its events go back, untouched.
     ReturnEvents { plugin: PluginName },
-    /// What [`Effect::Load`] asked for: the next entries of the queue, in order. Fewer than were asked for means that there
-    /// are no more. `None` where they cannot be read.
+    /// What [`Effect::Load`] asked for: the next entries of the queue, in order; an empty list where there are no more,
+    /// `None` where they cannot be read.
     Loaded { ticket: LoadTicket, entries: Option<Vec<LoadedEntry>> },
     /// Changes cannot be made durable at present. From now on what needs to be durable is refused.
     StorageFailed,

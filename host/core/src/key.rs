@@ -1,8 +1,6 @@
 //! Names of what the broker keeps in slabs. They hold while the process lives and may be reused after that; what goes to
 //! disk has names of its own ([`SessionId`](crate::event::SessionId), [`MessageId`](crate::message::MessageId)).
 
-use std::num::NonZeroU32;
-
 /// Names a session; reused after the session ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct SessionKey(u32);
@@ -11,9 +9,9 @@ pub(crate) struct SessionKey(u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SubscriptionKey(u32);
 
-/// Names a durable message while a queue holds it; `Option` of it costs nothing.
+/// Names the group of a shared subscription while it has members.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct StoredKey(NonZeroU32);
+pub(crate) struct GroupKey(u32);
 
 impl SessionKey {
     pub(crate) fn new(index: usize) -> Self {
@@ -35,13 +33,13 @@ impl SubscriptionKey {
     }
 }
 
-impl StoredKey {
+impl GroupKey {
     pub(crate) fn new(index: usize) -> Self {
-        Self(NonZeroU32::MIN.saturating_add(narrow(index)))
+        Self(narrow(index))
     }
 
     pub(crate) fn index(self) -> usize {
-        self.0.get() as usize - 1
+        self.0 as usize
     }
 }
 

@@ -13,6 +13,7 @@
 pub mod event;
 
 pub mod broker;
+pub mod ledger;
 
 pub mod retained;
 pub mod session;
@@ -25,6 +26,7 @@ pub mod topic;
 
 pub use broker::Broker;
 pub use event::{Change, ChangeNumber, Effect, Effects, Input};
-pub use limits::Limits;
+pub use ledger::Ledger;
+pub use limits::{Limits, SharedStrategy};
 pub use message::{Message, Qos, Timestamp};
 pub use topic::{Topic, TopicFilter};

@@ -2,6 +2,21 @@
 //!
 //! What happens at a bound is a named effect or reason code and a counter; nothing in the core grows without one.
 
+/// Which member of a shared subscription's group gets the next message. Members that can take it at once go before those
+/// for whom others wait, and both before those that are away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SharedStrategy {
+    /// One after the other.
+    #[default]
+    RoundRobin,
+    /// The same until it is not ready.
+    Sticky,
+    /// Any.
+    Random,
+    /// The one with the fewest messages unacknowledged and waiting.
+    LeastInFlight,
+}
+
 /// The bounds that the core enforces. `Default` is what `vespiary serve` uses without a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
@@ -11,10 +26,21 @@ pub struct Limits {
     pub sessions: usize,
     /// Subscriptions of one session; one more is refused with Quota exceeded (0x97).
     pub subscriptions_per_session: usize,
-    /// Messages waiting in one client's queue, beyond those in flight; further ones are dropped and counted.
+    /// Messages waiting in the queue of one durable session, beyond those in flight; further ones are dropped and counted.
+    /// They are on disk.
     pub queued_messages: usize,
-    /// Weight of the messages in one client's queue, in bytes; further ones are dropped and counted.
+    /// Weight of the messages in the queue of one durable session, in bytes; further ones are dropped and counted.
     pub queued_bytes: usize,
+    /// Messages of a connected client's durable queue that are also in memory, at most; the rest is read when they run low.
+    pub window_messages: usize,
+    /// Weight of the messages of a durable queue that are also in memory, in bytes; one message at the least.
+    pub window_bytes: usize,
+    /// Messages waiting for one client in memory alone, because its session is not durable or they have QoS 0; further
+    /// ones are dropped and counted.
+    pub buffered_messages: usize,
+    /// Weight of what waits for one client in memory, in bytes; further messages that are in memory alone are dropped and
+    /// counted.
+    pub buffered_bytes: usize,
     /// QoS 1 and 2 messages sent to one client and not acknowledged; the client's Receive Maximum lowers it.
     pub inflight_messages: u16,
     /// QoS 1 and 2 messages that a 5.0 client may have unacknowledged towards the broker: our Receive Maximum; one more
@@ -41,12 +67,14 @@ pub struct Limits {
     pub batch_bytes: usize,
     /// Dead letters kept for one plugin; beyond it the oldest is dropped and counted.
     pub dead_letters: usize,
+    /// How the next member of a shared subscription's group is chosen.
+    pub shared_strategy: SharedStrategy,
 }
 
 impl Limits {
     /// Retained messages that are looked up for one subscription: more than window, queue and output can take.
     pub(crate) fn retained_burst(&self) -> usize {
-        self.queued_messages.saturating_add(usize::from(self.inflight_messages) + self.unwritten_bytes / 16 + 1)
+        self.queued_messages.max(self.buffered_messages).saturating_add(usize::from(self.inflight_messages) + self.unwritten_bytes / 16 + 1)
     }
 }
 
@@ -56,8 +84,12 @@ impl Default for Limits {
             connections: 100_000,
             sessions: 200_000,
             subscriptions_per_session: 10_000,
-            queued_messages: 10_000,
-            queued_bytes: 16 << 20,
+            queued_messages: 100_000,
+            queued_bytes: 256 << 20,
+            window_messages: 256,
+            window_bytes: 256 << 10,
+            buffered_messages: 10_000,
+            buffered_bytes: 16 << 20,
             inflight_messages: 1024,
             receive_maximum: 1024,
             unwritten_bytes: 1 << 20,
@@ -69,6 +101,7 @@ impl Default for Limits {
             inbox_bytes: 128 << 20,
             batch_bytes: 1 << 20,
             dead_letters: 10_000,
+            shared_strategy: SharedStrategy::RoundRobin,
         }
     }
 }

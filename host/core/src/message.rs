@@ -47,7 +47,7 @@ impl Qos {
 }
 
 /// Identity of a durable message, unique for the life of a data directory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct MessageId(pub u64);
 
 /// An application message as it was published.

@@ -6,6 +6,7 @@
 
 pub(crate) mod inbox;
 pub(crate) mod outbound;
+pub(crate) mod window;
 
 use std::collections::BTreeMap;
 use std::ops::{Index, IndexMut};
@@ -13,7 +14,7 @@ use std::sync::Arc;
 
 use slab::Slab;
 
-use crate::event::{ChangeNumber, ConnectionId, PacketId, Protocol, SessionId, SessionRecord, Will};
+use crate::event::{ChangeNumber, ConnectionId, PacketId, Protocol, SessionId, SessionRecord, SubscriptionRecord, Will};
 use crate::key::{SessionKey, SubscriptionKey};
 use crate::message::Timestamp;
 use crate::topic::TopicFilter;
@@ -41,7 +42,7 @@ pub(crate) struct Session {
     /// The connection that its client is on.
     pub(crate) connection: Option<ConnectionId>,
     /// QoS 1 and 2 messages that may be under way: the lower of the client's Receive Maximum and our own bound.
-    pub(crate) window: u16,
+    pub(crate) receive_maximum: u16,
     /// Largest packet the client takes.
     pub(crate) maximum_packet_size: Option<u32>,
     /// Weight of the publishes handed to the connection and not yet written.
@@ -52,6 +53,8 @@ pub(crate) struct Session {
     pub(crate) received: BTreeMap<PacketId, ChangeNumber>,
     /// What it subscribes to.
     pub(crate) subscriptions: BTreeMap<TopicFilter, SubscriptionKey>,
+    /// Number of its latest shared subscription; 0 before the first.
+    pub(crate) last_share: u16,
     /// The routing in which this session was last chosen, and its place among the targets then.
     pub(crate) mark: (u64, u32),
     /// Seconds that it outlives a connection; `u32::MAX` for ever.
@@ -64,6 +67,8 @@ pub(crate) struct Session {
     pub(crate) will_at: Option<Timestamp>,
     /// When the session ends, if the client does not come back before.
     pub(crate) expires_at: Option<Timestamp>,
+    /// Set exactly for a session that has ended and is kept until others have what it leaves: its subscriptions.
+    pub(crate) heirs: Option<Box<BTreeMap<TopicFilter, SubscriptionRecord>>>,
     /// Set exactly for a plugin's session: it has an inbox in place of a client.
     pub(crate) inbox: Option<Box<Inbox>>,
 }
@@ -77,6 +82,11 @@ impl Sessions {
     /// Takes a session out; it must exist.
     pub(crate) fn remove(&mut self, key: SessionKey) -> Session {
         self.slab.remove(key.index())
+    }
+
+    /// A session, if there is one under this key.
+    pub(crate) fn get_mut(&mut self, key: SessionKey) -> Option<&mut Session> {
+        self.slab.get_mut(key.index())
     }
 
     /// How many there are.
@@ -113,18 +123,20 @@ impl Session {
             durable: id != SessionId(0),
             protocol: Protocol::V5,
             connection: None,
-            window: u16::MAX,
+            receive_maximum: u16::MAX,
             maximum_packet_size: None,
             unwritten_bytes: 0,
             outbound: Outbound::default(),
             received: BTreeMap::new(),
             subscriptions: BTreeMap::new(),
+            last_share: 0,
             mark: (0, 0),
             expiry_s: 0,
             disconnected_at: None,
             will: None,
             will_at: None,
             expires_at: None,
+            heirs: None,
             inbox: None,
         }
     }

@@ -4,7 +4,9 @@
 //! and so, for a topic, the list of the filter that equals it. Filters with wildcards also stand in a tree of levels,
 //! whose edges are one table keyed by node and level.
 //!
-//! Invariants: a list is never empty; a node other than the root has a list, a `#` list or a child; a subscriber's
+//! The members of a shared subscription stand apart, in a group of their own under the list of the filter that they share.
+//!
+//! Invariants: a list has subscribers or groups, a group has members; a node other than the root has a list, a `#` list or a child; a subscriber's
 //! `position` names its place in its list.
 
 use std::hash::{BuildHasher, Hasher};
@@ -15,8 +17,8 @@ use hashbrown::HashTable;
 use slab::Slab;
 use smallvec::SmallVec;
 
-use crate::event::SubscriptionOptions;
-use crate::key::{SessionKey, SubscriptionKey, narrow};
+use crate::event::{ShareNumber, SubscriptionOptions, SubscriptionRecord};
+use crate::key::{GroupKey, SessionKey, SubscriptionKey, narrow};
 use crate::message::Qos;
 use crate::topic::{Topic, TopicFilter};
 
@@ -55,10 +57,34 @@ pub(crate) struct Subscription {
     pub(crate) options: SubscriptionOptions,
     /// The Subscription Identifier, shared by all deliveries for this subscription alone.
     pub(crate) identifiers: Option<Arc<[u32]>>,
-    /// Its filter's list.
-    list: u32,
-    /// Its place in the list.
+    /// Its number, if it is a shared one.
+    pub(crate) share: Option<ShareNumber>,
+    /// Where it stands.
+    home: Home,
+    /// Its place there.
     position: u32,
+}
+
+/// Where a subscriber stands.
+#[derive(Debug, Clone, Copy)]
+enum Home {
+    /// In the list of its filter.
+    List(u32),
+    /// In a group.
+    Group(GroupKey),
+}
+
+/// Those who share a subscription: each message goes to one of them.
+#[derive(Debug)]
+pub(crate) struct Group {
+    /// The members.
+    pub(crate) members: Vec<Subscriber>,
+    /// The place of the member that is considered first for the next message; may be past the end.
+    pub(crate) next: usize,
+    /// Its name.
+    name: Box<str>,
+    /// The list of the filter that they share.
+    list: u32,
 }
 
 /// The subscribers of one filter.
@@ -70,6 +96,9 @@ struct List {
     node: Option<u32>,
     /// The subscribers. Mostly one.
     subscribers: SmallVec<[Subscriber; 1]>,
+    /// The groups; boxed, since few filters have some.
+    #[expect(clippy::box_collection, reason = "a third of the size where there are none")]
+    groups: Option<Box<Vec<GroupKey>>>,
 }
 
 /// A node of the tree.
@@ -98,6 +127,8 @@ pub(crate) struct Subscriptions {
     subscriptions: Slab<Subscription>,
     /// The lists.
     lists: Slab<List>,
+    /// The groups of shared subscriptions.
+    groups: Slab<Group>,
     /// Finds a list by its filter.
     by_filter: HashTable<u32>,
     /// The nodes; the root is at index 0.
@@ -125,6 +156,7 @@ impl Subscriptions {
             hasher: FixedState::with_seed(seed),
             subscriptions: Slab::new(),
             lists: Slab::new(),
+            groups: Slab::new(),
             by_filter: HashTable::new(),
             nodes: Slab::from_iter([(ROOT as usize, root)]),
             edges: HashTable::new(),
@@ -136,49 +168,130 @@ impl Subscriptions {
         self.subscriptions.len()
     }
 
-    /// Adds a subscription that does not exist yet. A plugin's has no identifier.
+    /// Adds a subscription that does not exist yet. A plugin's has no identifier; a shared one has a number.
     pub(crate) fn insert(
         &mut self,
         session: SessionKey,
         kind: SubscriberKind,
         filter: &TopicFilter,
-        (options, identifier): (SubscriptionOptions, Option<u32>),
+        record: SubscriptionRecord,
     ) -> SubscriptionKey {
-        let list = self.find_list(filter.as_str()).unwrap_or_else(|| self.add_list(filter));
-        let position = narrow(self.lists[list as usize].subscribers.len());
-        let identifiers = identifier.map(|identifier| Arc::from([identifier]));
-        let subscription = Subscription { options, identifiers, list, position };
+        let home = match filter.shared() {
+            Some((name, filter)) => Home::Group(self.group_for(name, &filter)),
+            None => Home::List(self.list_for(filter)),
+        };
+        let position = narrow(self.residents(home).len());
+        let identifiers = record.identifier.map(|identifier| Arc::from([identifier]));
+        let SubscriptionRecord { options, identifier: _, share } = record;
+        let subscription = Subscription { options, identifiers, share, home, position };
         let key = SubscriptionKey::new(self.subscriptions.insert(subscription));
-        self.lists[list as usize].subscribers.push(Subscriber::new(session, key, kind, options));
+        let subscriber = Subscriber::new(session, key, kind, options);
+        match home {
+            Home::List(list) => self.lists[list as usize].subscribers.push(subscriber),
+            Home::Group(group) => self.groups[group.index()].members.push(subscriber),
+        }
         key
     }
 
     /// Changes the options and the identifier of a subscription.
-    pub(crate) fn replace(
-        &mut self,
-        key: SubscriptionKey,
-        kind: SubscriberKind,
-        (options, identifier): (SubscriptionOptions, Option<u32>),
-    ) {
+    pub(crate) fn replace(&mut self, key: SubscriptionKey, kind: SubscriberKind, record: SubscriptionRecord) {
         let subscription = &mut self.subscriptions[key.index()];
-        subscription.options = options;
-        subscription.identifiers = identifier.map(|identifier| Arc::from([identifier]));
-        let subscriber = &mut self.lists[subscription.list as usize].subscribers[subscription.position as usize];
-        *subscriber = Subscriber::new(subscriber.session, key, kind, options);
+        subscription.options = record.options;
+        subscription.identifiers = record.identifier.map(|identifier| Arc::from([identifier]));
+        let (home, position) = (subscription.home, subscription.position as usize);
+        let subscriber = match home {
+            Home::List(list) => &mut self.lists[list as usize].subscribers[position],
+            Home::Group(group) => &mut self.groups[group.index()].members[position],
+        };
+        *subscriber = Subscriber::new(subscriber.session, key, kind, record.options);
     }
 
     /// Removes a subscription, which must exist.
     pub(crate) fn remove(&mut self, key: SubscriptionKey) {
-        let Subscription { list, position, .. } = self.subscriptions.remove(key.index());
-        let subscribers = &mut self.lists[list as usize].subscribers;
-        subscribers.swap_remove(position as usize);
-        if let Some(moved) = subscribers.get(position as usize) {
-            self.subscriptions[moved.subscription.index()].position = position;
+        let Subscription { home, position, .. } = self.subscriptions.remove(key.index());
+        match home {
+            Home::List(list) => {
+                let subscribers = &mut self.lists[list as usize].subscribers;
+                subscribers.swap_remove(position as usize);
+                if subscribers.spilled() && subscribers.len() * 4 < subscribers.capacity() {
+                    subscribers.shrink_to_fit();
+                }
+            }
+            Home::Group(group) => drop(self.groups[group.index()].members.swap_remove(position as usize)),
         }
-        if subscribers.is_empty() {
-            self.remove_list(list);
-        } else if subscribers.spilled() && subscribers.len() * 4 < subscribers.capacity() {
-            subscribers.shrink_to_fit();
+        if let Some(moved) = self.residents(home).get(position as usize) {
+            let moved = moved.subscription.index();
+            self.subscriptions[moved].position = position;
+        }
+        match home {
+            Home::List(list) => self.remove_list_if_unused(list),
+            Home::Group(group) => self.remove_group_if_empty(group),
+        }
+    }
+
+    /// Those who stand in a place.
+    fn residents(&self, home: Home) -> &[Subscriber] {
+        match home {
+            Home::List(list) => &self.lists[list as usize].subscribers,
+            Home::Group(group) => &self.groups[group.index()].members,
+        }
+    }
+
+    fn list_for(&mut self, filter: &TopicFilter) -> u32 {
+        self.find_list(filter.as_str()).unwrap_or_else(|| self.add_list(filter))
+    }
+
+    fn group_for(&mut self, name: &str, filter: &TopicFilter) -> GroupKey {
+        let list = self.list_for(filter);
+        if let Some(group) = self.find_in_list(list, name) {
+            return group;
+        }
+        let group = Group { members: Vec::new(), next: 0, name: name.into(), list };
+        let group = GroupKey::new(self.groups.insert(group));
+        self.lists[list as usize].groups.get_or_insert_default().push(group);
+        group
+    }
+
+    fn find_in_list(&self, list: u32, name: &str) -> Option<GroupKey> {
+        let mut groups = self.lists[list as usize].groups.iter().flat_map(|groups| groups.iter().copied());
+        groups.find(|group| &*self.groups[group.index()].name == name)
+    }
+
+    /// The group of a shared subscription, if it has members.
+    pub(crate) fn find_group(&self, filter: &TopicFilter) -> Option<GroupKey> {
+        let (name, filter) = filter.shared()?;
+        self.find_in_list(self.find_list(filter.as_str())?, name)
+    }
+
+    /// A group, which must exist.
+    pub(crate) fn group(&self, key: GroupKey) -> &Group {
+        &self.groups[key.index()]
+    }
+
+    /// A group, which must exist.
+    pub(crate) fn group_mut(&mut self, key: GroupKey) -> &mut Group {
+        &mut self.groups[key.index()]
+    }
+
+    fn remove_group_if_empty(&mut self, key: GroupKey) {
+        if !self.groups[key.index()].members.is_empty() {
+            return;
+        }
+        let list = self.groups.remove(key.index()).list;
+        let groups = &mut self.lists[list as usize].groups;
+        if let Some(of_list) = groups {
+            of_list.retain(|group| *group != key);
+            if of_list.is_empty() {
+                *groups = None;
+            }
+        }
+        self.remove_list_if_unused(list);
+    }
+
+    fn remove_list_if_unused(&mut self, index: u32) {
+        let list = &self.lists[index as usize];
+        if list.subscribers.is_empty() && list.groups.is_none() {
+            self.remove_list(index);
         }
     }
 
@@ -231,6 +344,17 @@ impl Subscriptions {
         matches.lists.iter().map(|&list| self.lists[list as usize].subscribers.as_slice())
     }
 
+    /// Whether anybody shares a subscription.
+    pub(crate) fn has_groups(&self) -> bool {
+        !self.groups.is_empty()
+    }
+
+    /// The groups of the lists found.
+    pub(crate) fn groups<'a>(&'a self, matches: &'a Matches) -> impl Iterator<Item = GroupKey> + 'a {
+        let groups = matches.lists.iter().filter_map(|&list| self.lists[list as usize].groups.as_deref());
+        groups.flatten().copied()
+    }
+
     fn find_list(&self, filter: &str) -> Option<u32> {
         let hash = self.hash_filter(filter);
         self.by_filter.find(hash, |&list| self.lists[list as usize].filter.as_str() == filter).copied()
@@ -239,7 +363,7 @@ impl Subscriptions {
     fn add_list(&mut self, filter: &TopicFilter) -> u32 {
         let wild = filter.levels().any(|level| level == "+" || level == "#");
         let node = wild.then(|| self.add_path(filter));
-        let list = narrow(self.lists.insert(List { filter: filter.clone(), node, subscribers: SmallVec::new() }));
+        let list = narrow(self.lists.insert(List { filter: filter.clone(), node, subscribers: SmallVec::new(), groups: None }));
         if let Some(node) = node {
             let node = &mut self.nodes[node as usize];
             let place = if ends_in_hash(filter) { &mut node.rest } else { &mut node.list };
@@ -329,21 +453,45 @@ impl Subscriptions {
     /// Panics where an invariant does not hold.
     pub(crate) fn check_invariants(&self) {
         for (index, list) in &self.lists {
-            assert!(!list.subscribers.is_empty());
-            assert_eq!(self.find_list(list.filter.as_str()), Some(index as u32));
-            for (position, subscriber) in list.subscribers.iter().enumerate() {
-                let subscription = self.subscription(subscriber.subscription);
-                assert_eq!((subscription.list as usize, subscription.position as usize), (index, position));
+            assert!(!list.subscribers.is_empty() || list.groups.is_some());
+            assert_eq!(self.find_list(list.filter.as_str()), Some(narrow(index)));
+            self.check_residents(Home::List(narrow(index)));
+            for &group in list.groups.iter().flat_map(|groups| groups.iter()) {
+                assert_eq!(self.groups[group.index()].list, narrow(index));
+                assert_eq!(self.find_in_list(narrow(index), &self.groups[group.index()].name), Some(group));
             }
+        }
+        for (index, group) in &self.groups {
+            assert!(!group.members.is_empty());
+            self.check_residents(Home::Group(GroupKey::new(index)));
         }
         assert_eq!(self.by_filter.len(), self.lists.len());
         let subscribers: usize = self.lists.iter().map(|(_, list)| list.subscribers.len()).sum();
-        assert_eq!(subscribers, self.subscriptions.len());
+        let members: usize = self.groups.iter().map(|(_, group)| group.members.len()).sum();
+        assert_eq!(subscribers + members, self.subscriptions.len());
         for (index, node) in &self.nodes {
             assert!(index == ROOT as usize || !node.is_unused());
         }
         let pluses = self.nodes.iter().filter(|(_, node)| node.plus.is_some()).count();
         assert_eq!(self.edges.len() + pluses + 1, self.nodes.len());
+    }
+}
+
+impl Subscriptions {
+    fn check_residents(&self, home: Home) {
+        for (position, subscriber) in self.residents(home).iter().enumerate() {
+            let subscription = self.subscription(subscriber.subscription);
+            assert_eq!(subscription.position as usize, position);
+            assert_eq!(subscription.share.is_some(), matches!(home, Home::Group(_)));
+        }
+    }
+}
+
+impl Subscription {
+    /// What is kept of it on disk.
+    pub(crate) fn record(&self) -> SubscriptionRecord {
+        let identifier = self.identifiers.as_ref().and_then(|identifiers| identifiers.first().copied());
+        SubscriptionRecord { options: self.options, identifier, share: self.share }
     }
 }
 

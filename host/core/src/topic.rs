@@ -66,7 +66,7 @@ impl Topic {
 }
 
 impl TopicFilter {
-    /// Parses a topic filter. `$share/...` is not treated specially here.
+    /// Parses a topic filter. `$share/...` is not treated specially here; see [`Self::shared`].
     pub fn parse(filter: &str) -> Result<Self, InvalidTopic> {
         check_common(filter)?;
         let mut levels = filter.split('/').peekable();
@@ -89,6 +89,14 @@ impl TopicFilter {
     /// The levels, in order; at least one, each possibly empty.
     pub fn levels(&self) -> std::str::Split<'_, char> {
         self.0.split('/')
+    }
+
+    /// The name of the group and the filter proper, where this is a shared subscription: `$share/NAME/FILTER`
+    /// (section 4.8.2).
+    pub fn shared(&self) -> Option<(&str, Self)> {
+        let (name, filter) = self.0.strip_prefix("$share/")?.split_once('/')?;
+        let valid = !name.is_empty() && !name.contains(['+', '#']) && !filter.is_empty();
+        valid.then(|| (name, Self(filter.into())))
     }
 
     /// Whether messages published to `topic` are for this filter.

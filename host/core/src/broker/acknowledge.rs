@@ -4,7 +4,7 @@ use super::Broker;
 use crate::event::{AcknowledgeStep, Change, ChangeNumber, Effects, PacketId, ReasonCode};
 use crate::key::SessionKey;
 use crate::message::{Qos, Timestamp};
-use crate::session::outbound::InFlight;
+use crate::session::window::InFlight;
 
 impl Broker {
     pub(super) fn acknowledge(
@@ -17,11 +17,11 @@ impl Broker {
     ) {
         match step {
             AcknowledgeStep::Puback => self.leave_window(now, key, packet_id, effects, |in_flight| {
-                !in_flight.released && in_flight.entry.qos == Qos::AtLeastOnce
+                !in_flight.released && in_flight.qos == Qos::AtLeastOnce
             }),
             AcknowledgeStep::Pubrec if reason.is_error() => {
                 self.leave_window(now, key, packet_id, effects, |in_flight| {
-                    !in_flight.released && in_flight.entry.qos == Qos::ExactlyOnce
+                    !in_flight.released && in_flight.qos == Qos::ExactlyOnce
                 });
             }
             AcknowledgeStep::Pubrec => self.release(key, packet_id, effects),
@@ -34,20 +34,20 @@ impl Broker {
     fn release(&mut self, key: SessionKey, packet_id: PacketId, effects: &mut Effects) {
         let session = &mut self.sessions[key];
         let mut after = ChangeNumber(0);
-        let resending = session.outbound.next_resend().is_some();
-        let reason = match session.outbound.find_in_flight(packet_id) {
-            Some(in_flight) if in_flight.entry.qos == Qos::ExactlyOnce => {
+        let resuming = session.outbound.is_resuming();
+        let reason = match session.outbound.window.find(packet_id) {
+            Some(in_flight) if in_flight.qos == Qos::ExactlyOnce => {
                 if !in_flight.released {
                     in_flight.released = true;
-                    if in_flight.entry.stored.is_some() {
-                        let sequence = in_flight.entry.sequence;
+                    if in_flight.place.is_on_disk() {
+                        let sequence = in_flight.place.sequence;
                         after = effects.record(Change::Released { session: session.id, sequence });
                     }
                 }
                 ReasonCode::Success
             }
             // It may be one that is about to be sent again; the client then gets that first.
-            _ if resending => return,
+            _ if resuming => return,
             _ => ReasonCode::PacketIdentifierNotFound,
         };
         self.send_acknowledge(key, packet_id, (AcknowledgeStep::Pubrel, reason), after, effects);
@@ -63,9 +63,9 @@ impl Broker {
         may_leave: impl Fn(&InFlight) -> bool,
     ) {
         let outbound = &mut self.sessions[key].outbound;
-        if let Some(in_flight) = outbound.remove_in_flight(packet_id, may_leave) {
+        if let Some(in_flight) = outbound.window.remove(packet_id, may_leave) {
             let drained = outbound.is_drained();
-            self.let_go(key, in_flight.entry, effects);
+            self.let_go(key, in_flight.place, effects);
             if !drained {
                 self.pump(now, key, effects);
             }

@@ -35,8 +35,7 @@ impl Broker {
         self.attach(key, connection, connect, session_expiry_s, effects);
         let after = effects.since(before).max(self.last_session_removal);
         effects.list.push(Effect::Send { connection, after, packet });
-        self.sessions[key].outbound.begin_resend();
-        self.pump(now, key, effects);
+        self.refill(key, effects);
     }
 
     fn refuses(&self, connect: &Connect) -> Option<ReasonCode> {
@@ -44,7 +43,14 @@ impl Broker {
         let takes_place = existing.is_some_and(|session| session.connection.is_some());
         let full = (!takes_place && self.connections.len() >= self.limits.connections)
             || (existing.is_none() && self.clients.len() >= self.limits.sessions);
-        full.then_some(ReasonCode::QuotaExceeded)
+        let existing_is_durable = existing.is_some_and(|session| session.durable);
+        if full {
+            Some(ReasonCode::QuotaExceeded)
+        } else if self.storage_failed && (connect.session_expiry_s > 0 || existing_is_durable) {
+            Some(ReasonCode::ServerBusy)
+        } else {
+            None
+        }
     }
 
     /// Ends the connection that the client may still have, and the session if it is not to go on; gives the session that
@@ -83,33 +89,18 @@ impl Broker {
     ) {
         self.cancel_deadlines(key);
         self.connections.insert(connection, key);
-        let window = connect.receive_maximum.min(self.limits.inflight_messages).max(1);
+        let receive_maximum = connect.receive_maximum.min(self.limits.inflight_messages).max(1);
         let session = &mut self.sessions[key];
         session.protocol = connect.protocol;
         session.connection = Some(connection);
-        session.window = window;
+        session.receive_maximum = receive_maximum;
         session.maximum_packet_size = connect.maximum_packet_size;
         session.unwritten_bytes = 0;
         session.expiry_s = session_expiry_s;
         session.disconnected_at = None;
         session.will = connect.will;
-        if session.durable && session_expiry_s == 0 {
-            self.forget_on_disk(key, effects);
-        } else if session.durable {
+        if session.durable {
             effects.record(Change::SessionStored { session: session.id, record: session.record() });
-        }
-    }
-
-    /// Takes a session off the disk that from now on ends with its connection.
-    fn forget_on_disk(&mut self, key: SessionKey, effects: &mut Effects) {
-        let session = &mut self.sessions[key];
-        self.last_session_removal = effects.record(Change::SessionRemoved { session: session.id });
-        session.durable = false;
-        session.id = SessionId(0);
-        for entry in session.outbound.entries_mut() {
-            if let Some(stored) = entry.stored.take() {
-                self.stored.release(stored, effects);
-            }
         }
     }
 }

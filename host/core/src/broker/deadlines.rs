@@ -81,12 +81,36 @@ impl Broker {
     pub(super) fn start(&mut self, now: Timestamp, effects: &mut Effects) {
         self.identifiers.reserve(effects);
         let is_away = |session: &Session| {
-            session.connection.is_none() && session.inbox.is_none() && session.disconnected_at.is_none()
+            session.connection.is_none()
+                && session.inbox.is_none()
+                && session.heirs.is_none()
+                && session.disconnected_at.is_none()
         };
         let gone: Vec<SessionKey> =
             self.sessions.iter().filter(|(_, session)| is_away(session)).map(|(key, _)| key).collect();
         for key in gone {
-            self.begin_absence(now, key, effects);
+            if self.sessions[key].expiry_s == 0 {
+                self.end_session(now, key, effects);
+            } else {
+                self.begin_absence(now, key, effects);
+            }
         }
+        self.resume_handing_on(effects);
+    }
+
+    /// Goes on with sessions that have ended and whose queues are still to be given to others.
+    fn resume_handing_on(&mut self, effects: &mut Effects) {
+        let has_heirs = |session: &Session| session.heirs.is_some() && !session.outbound.is_loading();
+        let ended: Vec<SessionKey> =
+            self.sessions.iter().filter(|(_, session)| has_heirs(session)).map(|(key, _)| key).collect();
+        for key in ended {
+            self.load(key, effects);
+        }
+    }
+
+    /// Changes can be made durable again.
+    pub(super) fn recover_storage(&mut self, effects: &mut Effects) {
+        self.storage_failed = false;
+        self.resume_handing_on(effects);
     }
 }

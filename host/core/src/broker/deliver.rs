@@ -8,12 +8,13 @@ use super::stored::Parcel;
 use super::{Broker, packet_size};
 use crate::event::{
     AcknowledgeStep, Change, ChangeNumber, ConnectionId, Delivery, DropReason, Effect, Effects, Packet, PacketId,
-    QueueEntry, ReasonCode, Sequence,
+    QueueEntry, ReasonCode, ShareNumber,
 };
 use crate::key::SessionKey;
 use crate::message::{Message, Qos, Timestamp};
 use crate::session::Session;
-use crate::session::outbound::{Entry, InFlight};
+use crate::session::outbound::{Entry, Resend};
+use crate::session::window::{InFlight, Place};
 
 /// Who gets a message, and how.
 #[derive(Debug)]
@@ -24,6 +25,8 @@ pub(super) struct Addressee {
     pub(super) qos: Qos,
     /// RETAIN flag of the delivery.
     pub(super) retain: bool,
+    /// The shared subscription it goes through, if it does.
+    pub(super) share: Option<ShareNumber>,
     /// Subscription Identifiers of the delivery.
     pub(super) identifiers: Option<Arc<[u32]>>,
 }
@@ -53,11 +56,17 @@ impl Broker {
         parcel: &mut Parcel,
         effects: &mut Effects,
     ) {
-        let key = to.session;
-        let session = &mut self.sessions[key];
-        let mut entry = Entry::new(to, parcel.message.clone());
-        let packet_id = (entry.qos != Qos::AtMostOnce).then(|| session.outbound.next_packet_id());
-        let delivery = entry.delivery(now, packet_id);
+        let session = &mut self.sessions[to.session];
+        let packet_id = (to.qos != Qos::AtMostOnce).then(|| session.outbound.window.next_packet_id());
+        let delivery = Delivery {
+            message: parcel.message.clone(),
+            packet_id,
+            qos: to.qos,
+            retain: to.retain,
+            dup: false,
+            expiry_s: remaining_s(&parcel.message, now),
+            subscription_identifiers: to.identifiers.clone(),
+        };
         if session.is_too_large(&delivery) {
             effects.drop_counted(DropReason::TooLargeForClient, 1);
             return;
@@ -65,72 +74,98 @@ impl Broker {
         session.unwritten_bytes += parcel.weight;
         let mut after = ChangeNumber(0);
         if let Some(packet_id) = packet_id {
+            let (qos, share, weight) = (to.qos, to.share, parcel.noted_weight());
+            let mut place = Place::default();
+            let mut content = None;
             if session.durable {
-                after = self.store_entry(key, &mut entry, Some(packet_id), parcel, effects);
+                (place, after) = self.store_entry(&to, Some(packet_id), parcel, effects);
+            } else if share.is_some() {
+                content = Some(parcel.message.clone());
             }
-            let in_flight = InFlight { packet_id, released: false, counted: true, entry };
-            self.sessions[key].outbound.push_in_flight(in_flight);
+            let in_flight =
+                InFlight { packet_id, share, qos, released: false, counted: true, weight, place, content };
+            self.sessions[to.session].outbound.window.push(in_flight);
         }
         effects.list.push(Effect::Send { connection, after, packet: Packet::Publish(delivery) });
     }
 
     fn enqueue(&mut self, now: Timestamp, to: Addressee, parcel: &mut Parcel, effects: &mut Effects) {
         let key = to.session;
-        while self.queue_is_full(key, parcel.weight)
+        let durable = self.sessions[key].durable && to.qos != Qos::AtMostOnce;
+        while self.queue_is_full(key, durable, parcel.weight)
             && self.sessions[key].outbound.next_queued().is_some_and(|entry| entry.message.is_expired(now))
         {
             self.drop_queued(key, DropReason::Expired, effects);
         }
-        if self.queue_is_full(key, parcel.weight) {
+        if self.queue_is_full(key, durable, parcel.weight) {
             effects.drop_counted(DropReason::QueueFull, 1);
-            return;
+            return self.look_for_expired(now, key, effects);
         }
-        let mut entry = Entry::new(to, parcel.message.clone());
-        if self.sessions[key].durable && entry.qos != Qos::AtMostOnce {
-            self.store_entry(key, &mut entry, None, parcel, effects);
+        if !durable {
+            let entry = Entry::new(to, Place::default(), parcel.message.clone());
+            return self.sessions[key].outbound.push_queued(entry);
         }
-        self.sessions[key].outbound.push_queued(entry);
+        let (place, _) = self.store_entry(&to, None, parcel, effects);
+        let outbound = &mut self.sessions[key].outbound;
+        outbound.backlog.expires |= parcel.message.expires_at.is_some();
+        let (messages, bytes) = outbound.buffered();
+        let has_client = self.sessions[key].connection.is_some();
+        let outbound = &mut self.sessions[key].outbound;
+        let fits = messages < self.limits.window_messages && bytes + parcel.weight <= self.limits.window_bytes;
+        if has_client && outbound.backlog.messages == 0 && (fits || messages == 0) {
+            outbound.push_queued(Entry::new(to, place, parcel.message.clone()));
+        } else {
+            outbound.push_backlog(parcel.noted_weight());
+        }
     }
 
-    fn queue_is_full(&self, key: SessionKey, weight: usize) -> bool {
-        let outbound = &self.sessions[key].outbound;
-        outbound.queued() >= self.limits.queued_messages || outbound.queued_bytes() + weight > self.limits.queued_bytes
+    /// Whether the queue takes no more: what is on disk, or what is in memory alone.
+    fn queue_is_full(&self, key: SessionKey, durable: bool, weight: usize) -> bool {
+        let (outbound, limits) = (&self.sessions[key].outbound, &self.limits);
+        if durable {
+            outbound.queued() >= limits.queued_messages as u64
+                || outbound.queued_bytes() + weight as u64 > limits.queued_bytes as u64
+        } else {
+            let (messages, bytes) = outbound.buffered();
+            messages >= limits.buffered_messages || bytes + weight > limits.buffered_bytes
+        }
     }
 
     /// Puts an entry of a durable session on disk.
     fn store_entry(
         &mut self,
-        key: SessionKey,
-        entry: &mut Entry,
+        to: &Addressee,
         packet_id: Option<PacketId>,
         parcel: &mut Parcel,
         effects: &mut Effects,
-    ) -> ChangeNumber {
-        let stored = self.stored.refer(parcel, &mut self.identifiers, effects);
-        entry.stored = Some(stored);
-        entry.sequence = self.identifiers.sequence(effects);
-        let queued = QueueEntry {
-            message: self.stored.get(stored).id,
-            qos: entry.qos,
-            retain: entry.retain,
-            subscription_identifiers: entry.identifiers.clone(),
+    ) -> (Place, ChangeNumber) {
+        let message = parcel.store(&mut self.identifiers, effects);
+        let sequence = self.identifiers.sequence(effects);
+        let entry = QueueEntry {
+            message,
+            qos: to.qos,
+            retain: to.retain,
+            subscription_identifiers: to.identifiers.clone(),
             packet_id,
+            share: to.share,
+            weight: parcel.noted_weight(),
         };
-        let session = self.sessions[key].id;
-        effects.record(Change::Queued { session, sequence: entry.sequence, entry: queued })
+        let session = self.sessions[to.session].id;
+        let after = effects.record(Change::Queued { session, sequence, entry });
+        (Place { sequence, message }, after)
     }
 
     /// Lets go of an entry that has left a queue or the window.
-    pub(super) fn let_go(&mut self, key: SessionKey, entry: Entry, effects: &mut Effects) {
-        if let Some(stored) = entry.stored {
-            effects.record(Change::Dequeued { session: self.sessions[key].id, sequence: entry.sequence });
-            self.stored.release(stored, effects);
+    pub(super) fn let_go(&mut self, key: SessionKey, place: Place, effects: &mut Effects) {
+        if place.is_on_disk() {
+            let (session, Place { sequence, message }) = (self.sessions[key].id, place);
+            effects.record(Change::Dequeued { session, sequence, message });
         }
     }
 
     fn drop_queued(&mut self, key: SessionKey, reason: DropReason, effects: &mut Effects) {
         if let Some(entry) = self.sessions[key].outbound.pop_queued() {
-            self.let_go(key, entry, effects);
+            self.let_go(key, entry.place, effects);
             effects.drop_counted(reason, 1);
         }
     }
@@ -141,7 +176,7 @@ impl Broker {
         loop {
             let session = &self.sessions[key];
             if session.unwritten_bytes >= self.limits.unwritten_bytes {
-                return;
+                break;
             }
             let moved = if session.outbound.next_resend().is_some() {
                 self.resend_next(now, key, connection, effects)
@@ -149,9 +184,10 @@ impl Broker {
                 self.send_next(now, key, connection, effects)
             };
             if !moved {
-                return;
+                break;
             }
         }
+        self.refill(key, effects);
     }
 
     /// Sends the next message of the queue, or drops it; says whether it did.
@@ -166,7 +202,7 @@ impl Broker {
         if qos != Qos::AtMostOnce && !session.has_window(self.limits.inflight_messages) {
             return false;
         }
-        let packet_id = (qos != Qos::AtMostOnce).then(|| session.outbound.next_packet_id());
+        let packet_id = (qos != Qos::AtMostOnce).then(|| session.outbound.window.next_packet_id());
         let Some(delivery) = session.outbound.next_queued().map(|entry| entry.delivery(now, packet_id)) else {
             return false;
         };
@@ -177,10 +213,11 @@ impl Broker {
         session.unwritten_bytes += delivery.message.weight();
         let mut after = ChangeNumber(0);
         if let (Some(entry), Some(packet_id)) = (session.outbound.pop_queued(), packet_id) {
-            if entry.stored.is_some() {
-                after = effects.record(Change::Sent { session: session.id, sequence: entry.sequence, packet_id });
+            if entry.place.is_on_disk() {
+                let (session, sequence) = (session.id, entry.place.sequence);
+                after = effects.record(Change::Sent { session, sequence, packet_id });
             }
-            session.outbound.push_in_flight(InFlight { packet_id, released: false, counted: true, entry });
+            session.outbound.window.push(entry.in_flight(packet_id, session.durable));
         }
         effects.list.push(Effect::Send { connection, after, packet: Packet::Publish(delivery) });
         true
@@ -198,26 +235,25 @@ impl Broker {
         let after = ChangeNumber(0);
         let session = &mut self.sessions[key];
         let Some(next) = session.outbound.next_resend() else { return false };
-        if !next.released && session.outbound.unacknowledged() >= usize::from(session.window) {
+        if !next.released && session.outbound.window.unacknowledged() >= usize::from(session.receive_maximum) {
             return false;
         }
-        let Some(mut in_flight) = session.outbound.pop_resend() else { return false };
-        let packet_id = in_flight.packet_id;
-        if in_flight.released {
+        let Some(Resend { packet_id, released, entry }) = session.outbound.pop_resend() else { return false };
+        if released {
             let packet = Packet::Acknowledge { packet_id, step: AcknowledgeStep::Pubrel, reason: ReasonCode::Success };
             effects.list.push(Effect::Send { connection, after, packet });
-            session.outbound.push_in_flight(in_flight);
+            let in_flight = InFlight { released, counted: false, ..entry.in_flight(packet_id, true) };
+            session.outbound.window.push(in_flight);
             return true;
         }
-        let delivery = Delivery { dup: true, ..in_flight.entry.delivery(now, Some(packet_id)) };
+        let delivery = Delivery { dup: true, ..entry.delivery(now, Some(packet_id)) };
         if session.is_too_large(&delivery) {
             effects.drop_counted(DropReason::TooLargeForClient, 1);
-            self.let_go(key, in_flight.entry, effects);
+            self.let_go(key, entry.place, effects);
             return true;
         }
         session.unwritten_bytes += delivery.message.weight();
-        in_flight.counted = true;
-        session.outbound.push_in_flight(in_flight);
+        session.outbound.window.push(entry.in_flight(packet_id, true));
         effects.list.push(Effect::Send { connection, after, packet: Packet::Publish(delivery) });
         true
     }
@@ -233,8 +269,9 @@ impl Broker {
 
 impl Session {
     /// Whether one more QoS 1 or 2 message may be in flight.
-    fn has_window(&self, limit: u16) -> bool {
-        self.outbound.unacknowledged() < usize::from(self.window) && self.outbound.in_flight() < usize::from(limit)
+    pub(super) fn has_window(&self, limit: u16) -> bool {
+        self.outbound.window.unacknowledged() < usize::from(self.receive_maximum)
+            && self.outbound.in_flight() < usize::from(limit)
     }
 
     /// Whether a PUBLISH is larger than its client takes [MQTT-3.1.2-24].
@@ -244,27 +281,34 @@ impl Session {
 }
 
 impl Entry {
-    fn new(to: Addressee, message: Arc<Message>) -> Self {
-        Self {
-            message,
-            sequence: Sequence(0),
-            stored: None,
-            identifiers: to.identifiers,
-            qos: to.qos,
-            retain: to.retain,
-        }
+    fn new(to: Addressee, place: Place, message: Arc<Message>) -> Self {
+        let Addressee { session: _, qos, retain, share, identifiers } = to;
+        Self { message, place, identifiers, share, qos, retain }
+    }
+
+    /// What is kept of it in the window once it is sent.
+    fn in_flight(self, packet_id: PacketId, durable: bool) -> InFlight {
+        let Self { message, place, identifiers: _, share, qos, retain: _ } = self;
+        let weight = u32::try_from(message.weight()).unwrap_or(u32::MAX);
+        let content = (share.is_some() && !durable).then_some(message);
+        InFlight { packet_id, share, qos, released: false, counted: true, weight, place, content }
     }
 
     fn delivery(&self, now: Timestamp, packet_id: Option<PacketId>) -> Delivery {
-        let remaining_ms = self.message.expires_at.map(|at| at.since_ms(now));
         Delivery {
             message: self.message.clone(),
             packet_id,
             qos: self.qos,
             retain: self.retain,
             dup: false,
-            expiry_s: remaining_ms.map(|left| u32::try_from(left.div_ceil(1000)).unwrap_or(u32::MAX)),
+            expiry_s: remaining_s(&self.message, now),
             subscription_identifiers: self.identifiers.clone(),
         }
     }
+}
+
+/// Seconds of message expiry that remain [MQTT-3.3.2-6].
+fn remaining_s(message: &Message, now: Timestamp) -> Option<u32> {
+    let remaining_ms = message.expires_at?.since_ms(now);
+    Some(u32::try_from(remaining_ms.div_ceil(1000)).unwrap_or(u32::MAX))
 }

@@ -40,10 +40,10 @@ impl Broker {
             self.connections.remove(&connection);
         }
         session.unwritten_bytes = 0;
-        session.outbound.drop_qos0();
         if session.expiry_s == 0 {
             self.end_session(now, key, effects);
         } else {
+            session.outbound.park();
             self.begin_absence(now, key, effects);
         }
     }
@@ -80,16 +80,18 @@ impl Broker {
         let mut session = self.sessions.remove(key);
         debug_assert!(session.connection.is_none() && session.inbox.is_none());
         self.clients.remove(&session.client_id);
+        let heirs = self.heirs(&session);
         for &subscription in session.subscriptions.values() {
             self.subscriptions.remove(subscription);
         }
-        if session.durable {
-            self.last_session_removal = effects.record(Change::SessionRemoved { session: session.id });
+        let will = session.will.take();
+        match heirs {
+            Some(heirs) if !session.durable => self.bequeath(now, &mut session, &heirs, effects),
+            Some(heirs) if session.outbound.on_disk().0 > 0 => self.keep_for_heirs(now, session, heirs, effects),
+            Some(_) | None if session.durable => self.forget_session(session.id, effects),
+            Some(_) | None => {}
         }
-        for stored in session.outbound.entries_mut().filter_map(|entry| entry.stored.take()) {
-            self.stored.release(stored, effects);
-        }
-        if let Some(will) = session.will {
+        if let Some(will) = will {
             self.publish_message_of(now, *will, None, effects);
         }
     }

@@ -1,11 +1,11 @@
 //! What must be true of a broker between two inputs; for tests and simulations.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::Broker;
 use super::deadlines::Deadline;
 use crate::key::SessionKey;
-use crate::message::{MessageId, Timestamp};
+use crate::message::Timestamp;
 use crate::session::Session;
 
 impl Broker {
@@ -13,18 +13,11 @@ impl Broker {
     pub fn check_invariants(&self) {
         self.subscriptions.check_invariants();
         self.retained.check_invariants();
-        let mut references: BTreeMap<MessageId, u32> = BTreeMap::new();
         let mut deadlines = BTreeSet::new();
         let mut connections = 0;
         for (key, session) in self.sessions.iter() {
             self.check_session(key, session);
             connections += usize::from(session.connection.is_some());
-            let in_flight = session.outbound.iter_in_flight().map(|in_flight| &in_flight.entry);
-            let entries = in_flight.chain(session.outbound.iter_queued()).filter_map(|entry| entry.stored);
-            let events = session.inbox.iter().flat_map(|inbox| inbox.iter()).filter_map(|event| event.stored);
-            for stored in entries.chain(events) {
-                *references.entry(self.stored.get(stored).id).or_default() += 1;
-            }
             let retry = session.inbox.as_ref().and_then(|inbox| inbox.deadline);
             let own = [
                 session.will_at.map(|at| (at, Deadline::Will(key))),
@@ -33,12 +26,10 @@ impl Broker {
             ];
             deadlines.extend(own.into_iter().flatten());
         }
-        let counted: BTreeMap<MessageId, u32> =
-            self.stored.iter().map(|stored| (stored.id, stored.references)).collect();
-        assert_eq!(references, counted, "durable messages count their references");
         assert_eq!(deadlines, self.deadlines);
         assert_eq!(connections, self.connections.len());
-        assert_eq!(self.sessions.len(), self.clients.len() + self.plugins.len());
+        let ended = self.sessions.iter().filter(|(_, session)| session.heirs.is_some()).count();
+        assert_eq!(self.sessions.len(), self.clients.len() + self.plugins.len() + ended);
         assert!(self.connections.len() <= self.limits.connections);
         assert!(self.clients.len() <= self.limits.sessions);
         assert!(self.plugins.len() <= self.limits.plugins);
@@ -58,26 +49,31 @@ impl Broker {
             assert!(inbox.dead_letters.len() <= self.limits.dead_letters);
             return;
         }
+        if session.heirs.is_some() {
+            assert!(session.durable && session.connection.is_none() && session.subscriptions.is_empty());
+            return;
+        }
         assert_eq!(self.clients.get(&session.client_id), Some(&key));
-        assert_eq!(session.durable, session.expiry_s > 0);
+        assert!(session.durable || session.expiry_s == 0);
         let outbound = &session.outbound;
         match session.connection {
             Some(connection) => {
                 assert_eq!(self.session_on(connection), Some(key));
                 assert_eq!((session.disconnected_at, session.expires_at, session.will_at), (None, None, None));
                 let has_room = session.unwritten_bytes < self.limits.unwritten_bytes
-                    && outbound.unacknowledged() < usize::from(session.window)
-                    && outbound.in_flight() < usize::from(self.limits.inflight_messages);
-                assert!(outbound.is_drained() || !has_room, "nothing waits where there is room");
+                    && session.has_window(self.limits.inflight_messages);
+                let waits = outbound.next_queued().is_some() || outbound.next_resend().is_some();
+                assert!(!waits || !has_room, "nothing waits where there is room");
+                assert!(!outbound.needs_load(self.limits.window_messages), "what runs low is loaded");
             }
             None => assert!(session.durable, "a session without a connection is durable"),
         }
-        assert!(outbound.unacknowledged() <= usize::from(session.window));
-        assert!(outbound.in_flight() <= usize::from(self.limits.inflight_messages));
-        assert!(outbound.queued() <= self.limits.queued_messages);
-        assert!(outbound.queued_bytes() <= self.limits.queued_bytes);
-        let on_disk = outbound.iter_queued().filter(|entry| entry.stored.is_some()).count();
-        assert!(session.durable || on_disk == 0);
+        assert!(outbound.window.unacknowledged() <= usize::from(session.receive_maximum));
+        assert!(outbound.window.len() <= usize::from(self.limits.inflight_messages));
+        let (messages, bytes) = outbound.buffered();
+        assert!(messages <= self.limits.buffered_messages.max(2 * self.limits.window_messages.max(1)));
+        assert!(session.durable || bytes <= self.limits.buffered_bytes);
+        assert!(session.durable || outbound.on_disk() == (0, 0));
         assert!(session.will_at != Some(Timestamp(0)) || session.will.is_some());
     }
 }

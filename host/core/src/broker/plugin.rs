@@ -91,10 +91,6 @@ impl Broker {
                 self.subscriptions.remove(subscription);
             }
             effects.record(Change::SessionRemoved { session: session.id });
-            let inbox = session.inbox.iter();
-            for stored in inbox.flat_map(|inbox| inbox.iter()).filter_map(|event| event.stored) {
-                self.stored.release(stored, effects);
-            }
             effects.record(Change::PluginRemoved { plugin: plugin.clone() });
             self.woken.retain(|&woken| woken != key);
             let count = session.inbox.map_or(0, |inbox| inbox.len() as u32);
@@ -180,9 +176,9 @@ impl Broker {
     }
 
     fn let_go_event(&mut self, key: SessionKey, event: &Event, effects: &mut Effects) {
-        if let Some(stored) = event.stored {
-            effects.record(Change::Dequeued { session: self.sessions[key].id, sequence: event.sequence });
-            self.stored.release(stored, effects);
+        if let Some(message) = event.stored {
+            let (session, sequence) = (self.sessions[key].id, event.sequence);
+            effects.record(Change::Dequeued { session, sequence, message });
         }
     }
 
@@ -207,22 +203,25 @@ impl Broker {
         let sequence = self.identifiers.sequence(effects);
         let mut stored = None;
         if to.qos != Qos::AtMostOnce {
-            let referred = self.stored.refer(parcel, &mut self.identifiers, effects);
+            let message = parcel.store(&mut self.identifiers, effects);
             let entry = QueueEntry {
-                message: self.stored.get(referred).id,
+                message,
                 qos: to.qos,
                 retain: to.retain,
                 subscription_identifiers: None,
                 packet_id: None,
+                share: to.share,
+                weight: parcel.noted_weight(),
             };
             effects.record(Change::Queued { session: self.sessions[key].id, sequence, entry });
-            stored = Some(referred);
+            stored = Some(message);
         }
         let inbox = self.sessions[key].plugin_inbox();
         inbox.push(Event {
             message: parcel.message.clone(),
             sequence,
             stored,
+            share: to.share,
             qos: to.qos,
             retain: to.retain,
             attempt: 0,

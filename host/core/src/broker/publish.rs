@@ -9,12 +9,11 @@ use super::deliver::Addressee;
 use super::stored::Parcel;
 use crate::event::{
     AcknowledgeStep, Change, ChangeNumber, DropReason, Effect, Effects, Packet, PacketId, Protocol, Publish, ReasonCode,
+    ShareNumber,
 };
-use crate::key::SessionKey;
-use crate::key::SubscriptionKey;
+use crate::key::{GroupKey, SessionKey, SubscriptionKey};
 use crate::message::{Message, Qos, Timestamp};
 use crate::subscriptions::{Matches, Subscriber, SubscriberKind, Subscriptions};
-use crate::topic::Topic;
 
 /// Memory for routing one message; kept and reused.
 #[derive(Debug, Default)]
@@ -40,6 +39,8 @@ struct Target {
     retain_as_published: bool,
     /// Whether it is a plugin.
     plugin: bool,
+    /// The shared subscription it gets the message through, if it does.
+    share: Option<ShareNumber>,
     /// Subscription Identifiers of the delivery.
     identifiers: TargetIdentifiers,
 }
@@ -116,7 +117,11 @@ impl Broker {
         }
         let before = effects.last_change();
         let origin = Origin { session: Some(key), refusable: true };
-        let reason = self.route(now, Arc::new(message), origin, effects);
+        let reason = if self.storage_failed && self.sessions[key].durable {
+            ReasonCode::QuotaExceeded
+        } else {
+            self.route(now, Arc::new(message), origin, effects)
+        };
         let session = &mut self.sessions[key];
         if reason.is_error() {
             if session.protocol == Protocol::V3 {
@@ -162,9 +167,11 @@ impl Broker {
         effects: &mut Effects,
     ) -> ReasonCode {
         let mut routing = std::mem::take(&mut self.routing);
-        let with_inbox = self.choose_targets(&message.topic, origin.session, &mut routing);
+        let with_inbox = self.choose_targets(&message, origin.session, &mut routing);
         if origin.refusable
-            && (self.retention_is_full(&message) || (with_inbox && self.inbox_is_full(&message, &routing)))
+            && (self.retention_is_full(&message)
+                || (with_inbox && self.inbox_is_full(&message, &routing))
+                || (self.storage_failed && self.needs_disk(&message, &routing)))
         {
             self.routing = routing;
             return ReasonCode::QuotaExceeded;
@@ -184,6 +191,7 @@ impl Broker {
                 session: target.session,
                 qos: target.maximum_qos.min(parcel.message.qos),
                 retain: target.retain_as_published && parcel.message.retain,
+                share: target.share,
                 identifiers,
             };
             self.deliver(now, to, &mut parcel, effects);
@@ -193,11 +201,20 @@ impl Broker {
     }
 
     /// Fills in who gets a message; says whether a plugin is among them.
-    fn choose_targets(&mut self, topic: &Topic, publisher: Option<SessionKey>, routing: &mut Routing) -> bool {
+    fn choose_targets(&mut self, message: &Message, publisher: Option<SessionKey>, routing: &mut Routing) -> bool {
+        self.choose_subscribers(message, publisher, routing);
+        if self.subscriptions.has_groups() {
+            self.choose_members(message.qos, routing);
+        }
+        routing.targets.iter().any(|target| target.plugin)
+    }
+
+    /// Each session that matches by subscriptions of its own, once.
+    fn choose_subscribers(&mut self, message: &Message, publisher: Option<SessionKey>, routing: &mut Routing) {
         let Routing { matches, targets, merged, generation } = routing;
         targets.clear();
         merged.clear();
-        self.subscriptions.find(topic, matches);
+        self.subscriptions.find(&message.topic, matches);
         let mut lists = self.subscriptions.subscribers(matches);
         let is_for = |subscriber: &&Subscriber| !(subscriber.no_local && publisher == Some(subscriber.session));
         if lists.len() == 1 {
@@ -216,7 +233,26 @@ impl Broker {
                 }
             }
         }
-        targets.iter().any(|target| target.plugin)
+    }
+
+    /// Adds one member of each group that shares a subscription (section 4.8.2). A session that matches by other
+    /// subscriptions too gets the message once more.
+    fn choose_members(&mut self, qos: Qos, routing: &mut Routing) {
+        let groups: SmallVec<[GroupKey; 8]> = self.subscriptions.groups(&routing.matches).collect();
+        for group in groups {
+            if let Some(member) = self.choose_member(group, qos) {
+                let share = self.subscriptions.subscription(member.subscription).share;
+                routing.targets.push(Target { share, ..Target::new(&member) });
+            }
+        }
+    }
+
+    /// Whether something of a message would have to be durable.
+    fn needs_disk(&self, message: &Message, routing: &Routing) -> bool {
+        let is_kept = |target: &Target| {
+            message.qos.min(target.maximum_qos) != Qos::AtMostOnce && self.sessions[target.session].durable
+        };
+        message.retain || routing.targets.iter().any(is_kept)
     }
 
     fn inbox_is_full(&self, message: &Message, routing: &Routing) -> bool {
@@ -245,6 +281,8 @@ impl Broker {
             }
         } else if self.retention_is_full(message) {
             effects.drop_counted(DropReason::RetainedFull, 1);
+        } else if self.storage_failed {
+            effects.drop_counted(DropReason::StorageFailed, 1);
         } else {
             self.retained.insert(message.clone());
             effects.record(Change::Retained { message: message.clone() });
@@ -263,6 +301,7 @@ impl Target {
             maximum_qos: subscriber.maximum_qos,
             retain_as_published: subscriber.retain_as_published,
             plugin: subscriber.kind == SubscriberKind::Plugin,
+            share: None,
             identifiers,
         }
     }

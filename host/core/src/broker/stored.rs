@@ -1,35 +1,15 @@
-//! Durable messages and their reference counts, and the identifiers that go to disk.
+//! Messages on their way into durable queues, and the identifiers that go to disk.
 //!
-//! A message is stored when the first durable queue takes it, and released when the last lets go of it.
+//! A message is stored when the first durable queue takes it. Who else refers to it is not counted here: whoever keeps
+//! the changes counts the entries, so that a queue can be on disk and nowhere else.
 
 use std::sync::Arc;
 
-use slab::Slab;
-
 use crate::event::{Change, Effects, Sequence, SessionId};
-use crate::key::StoredKey;
 use crate::message::{Message, MessageId};
 
 /// Identifiers reserved at a time: so many are skipped by a restart, at most.
 const IDENTIFIER_BLOCK: u64 = 1 << 16;
-
-/// All messages that durable queues hold.
-#[derive(Debug, Default)]
-pub(super) struct StoredMessages {
-    /// The messages.
-    slab: Slab<Stored>,
-}
-
-/// A durable message.
-#[derive(Debug)]
-pub(super) struct Stored {
-    /// Its name on disk.
-    pub(super) id: MessageId,
-    /// The message.
-    pub(super) content: Arc<Message>,
-    /// Queue entries that refer to it.
-    pub(super) references: u32,
-}
 
 /// A message that is being routed.
 #[derive(Debug)]
@@ -38,8 +18,8 @@ pub(super) struct Parcel {
     pub(super) message: Arc<Message>,
     /// Its weight.
     pub(super) weight: usize,
-    /// Its durable form, once a durable queue has taken it.
-    stored: Option<StoredKey>,
+    /// Its name on disk, once a durable queue has taken it.
+    stored: Option<MessageId>,
 }
 
 /// Where the identifiers of sessions, messages and queue entries come from.
@@ -56,65 +36,24 @@ impl Parcel {
         let weight = message.weight();
         Self { message, weight, stored: None }
     }
-}
 
-impl StoredMessages {
-    pub(super) fn len(&self) -> usize {
-        self.slab.len()
+    /// A message that a durable queue holds already.
+    pub(super) fn stored(message: Arc<Message>, id: MessageId) -> Self {
+        Self { stored: Some(id), ..Self::new(message) }
     }
 
-    pub(super) fn insert(&mut self, id: MessageId, content: Arc<Message>) -> StoredKey {
-        StoredKey::new(self.slab.insert(Stored { id, content, references: 0 }))
-    }
-
-    pub(super) fn get(&self, key: StoredKey) -> &Stored {
-        &self.slab[key.index()]
-    }
-
-    pub(super) fn get_mut(&mut self, key: StoredKey) -> &mut Stored {
-        &mut self.slab[key.index()]
-    }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Stored> {
-        self.slab.iter().map(|(_, stored)| stored)
-    }
-
-    /// Refers to a message that is being routed once more; stores it the first time.
-    pub(super) fn refer(
-        &mut self,
-        parcel: &mut Parcel,
-        identifiers: &mut Identifiers,
-        effects: &mut Effects,
-    ) -> StoredKey {
-        let key = *parcel.stored.get_or_insert_with(|| {
+    /// Its name on disk; stores it the first time.
+    pub(super) fn store(&mut self, identifiers: &mut Identifiers, effects: &mut Effects) -> MessageId {
+        *self.stored.get_or_insert_with(|| {
             let message = MessageId(identifiers.take(effects));
-            effects.record(Change::MessageStored { message, content: parcel.message.clone() });
-            self.insert(message, parcel.message.clone())
-        });
-        self.get_mut(key).references += 1;
-        key
+            effects.record(Change::MessageStored { message, content: self.message.clone() });
+            message
+        })
     }
 
-    /// Refers to a stored message once more, when the broker starts.
-    pub(super) fn restore_reference(&mut self, key: StoredKey) -> Arc<Message> {
-        let stored = self.get_mut(key);
-        stored.references += 1;
-        stored.content.clone()
-    }
-
-    /// Forgets, when the broker starts, what no queue refers to.
-    pub(super) fn forget_unreferenced(&mut self) {
-        self.slab.retain(|_, stored| stored.references > 0);
-    }
-
-    /// Lets go of a message; releases it the last time.
-    pub(super) fn release(&mut self, key: StoredKey, effects: &mut Effects) {
-        let stored = self.get_mut(key);
-        stored.references -= 1;
-        if stored.references == 0 {
-            effects.record(Change::MessageReleased { message: stored.id });
-            self.slab.remove(key.index());
-        }
+    /// Its weight as a queue entry notes it.
+    pub(super) fn noted_weight(&self) -> u32 {
+        u32::try_from(self.weight).unwrap_or(u32::MAX)
     }
 }
 

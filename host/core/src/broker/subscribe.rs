@@ -1,10 +1,13 @@
 //! SUBSCRIBE and UNSUBSCRIBE, and the retained messages that a new subscription brings.
 
+use std::num::NonZeroU16;
+
 use super::Broker;
 use super::deliver::Addressee;
 use super::stored::Parcel;
 use crate::event::{
-    Change, Effect, Effects, Packet, PacketId, ReasonCode, RetainHandling, Subscribe, SubscriptionOptions,
+    Change, Effect, Effects, Packet, PacketId, ReasonCode, RetainHandling, ShareNumber, Subscribe, SubscriptionOptions,
+    SubscriptionRecord,
 };
 use crate::key::SessionKey;
 use crate::message::{Qos, Timestamp};
@@ -55,12 +58,29 @@ impl Broker {
         if is_new && session.subscriptions.len() >= self.limits.subscriptions_per_session {
             return Err(ReasonCode::QuotaExceeded);
         }
+        if session.durable && self.storage_failed {
+            return Err(ReasonCode::QuotaExceeded);
+        }
+        let share = match session.subscriptions.get(filter) {
+            Some(&existing) => self.subscriptions.subscription(existing).share,
+            None if filter.shared().is_some() => Some(self.next_share(key)?),
+            None => None,
+        };
+        let subscription = SubscriptionRecord { options, identifier, share };
+        let session = &self.sessions[key];
         if session.durable {
             let (session, filter) = (session.id, filter.clone());
-            effects.record(Change::Subscribed { session, filter, options, identifier });
+            effects.record(Change::Subscribed { session, filter, subscription });
         }
-        self.set_subscription(key, filter, options, identifier);
+        self.set_subscription(key, filter, subscription);
         Ok(is_new)
+    }
+
+    /// Numbers a shared subscription. A session that has used all numbers up has to end first.
+    fn next_share(&mut self, key: SessionKey) -> Result<ShareNumber, ReasonCode> {
+        let session = &mut self.sessions[key];
+        session.last_share = session.last_share.checked_add(1).ok_or(ReasonCode::QuotaExceeded)?;
+        NonZeroU16::new(session.last_share).map(ShareNumber).ok_or(ReasonCode::QuotaExceeded)
     }
 
     /// Adds or replaces a subscription, without a change.
@@ -68,25 +88,24 @@ impl Broker {
         &mut self,
         key: SessionKey,
         filter: &TopicFilter,
-        options: SubscriptionOptions,
-        identifier: Option<u32>,
+        record: SubscriptionRecord,
     ) {
         let session = &mut self.sessions[key];
-        let kind = match (&session.inbox, identifier) {
+        let kind = match (&session.inbox, record.identifier) {
             (Some(_), _) => SubscriberKind::Plugin,
             (None, Some(_)) => SubscriberKind::Identified,
             (None, None) => SubscriberKind::Plain,
         };
         match session.subscriptions.get(filter) {
-            Some(&existing) => self.subscriptions.replace(existing, kind, (options, identifier)),
+            Some(&existing) => self.subscriptions.replace(existing, kind, record),
             None => {
-                let subscription = self.subscriptions.insert(key, kind, filter, (options, identifier));
+                let subscription = self.subscriptions.insert(key, kind, filter, record);
                 session.subscriptions.insert(filter.clone(), subscription);
             }
         }
     }
 
-    /// Sends the retained messages that match a subscription.
+    /// Sends the retained messages that match a subscription; none for a shared one (section 3.8.4).
     pub(super) fn send_retained(
         &mut self,
         now: Timestamp,
@@ -97,6 +116,9 @@ impl Broker {
     ) {
         let session = &self.sessions[key];
         let Some(&subscription) = session.subscriptions.get(filter) else { return };
+        if self.subscriptions.subscription(subscription).share.is_some() {
+            return;
+        }
         let identifiers = self.subscriptions.subscription(subscription).identifiers.clone();
         let own = options.no_local.then(|| session.client_id.clone());
         for message in self.retained.matching(filter, now, self.limits.retained_burst()) {
@@ -104,7 +126,7 @@ impl Broker {
                 continue;
             }
             let qos = message.qos.min(options.maximum_qos);
-            let to = Addressee { session: key, qos, retain: true, identifiers: identifiers.clone() };
+            let to = Addressee { session: key, qos, retain: true, share: None, identifiers: identifiers.clone() };
             self.deliver(now, to, &mut Parcel::new(message), effects);
         }
     }

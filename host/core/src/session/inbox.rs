@@ -12,9 +12,8 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
-use crate::event::{InboxEvent, PluginName, Revision, Sequence};
-use crate::key::StoredKey;
-use crate::message::{Message, Qos, Timestamp};
+use crate::event::{InboxEvent, PluginName, Revision, Sequence, ShareNumber};
+use crate::message::{Message, MessageId, Qos, Timestamp};
 use crate::topic::Topic;
 
 /// An event in an inbox.
@@ -25,7 +24,9 @@ pub(crate) struct Event {
     /// Its identity and its place in the order.
     pub(crate) sequence: Sequence,
     /// The durable message; `None` for QoS 0, which is not on disk.
-    pub(crate) stored: Option<StoredKey>,
+    pub(crate) stored: Option<MessageId>,
+    /// The shared subscription it came through, if it did.
+    pub(crate) share: Option<ShareNumber>,
     /// QoS of the delivery.
     pub(crate) qos: Qos,
     /// Whether it is a retained message.

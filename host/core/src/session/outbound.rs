@@ -1,232 +1,124 @@
-//! What is under way to a client: the in-flight window, what is to be sent again after a reconnect, and the queue.
+//! Everything on its way to one client: the window, what is to be sent again after a reconnect, the queue, and the
+//! backlog.
 //!
-//! Packet identifiers are given out in a cycle, so the window is a ring in which they ascend: the oldest is found at
-//! once, any other by binary search. Entries that leave from the middle stay as gaps until they are half of the ring.
-//! An entry that is still there when the identifiers have come round to it moves to `stragglers`.
+//! A message passes through them in one direction. The *backlog* is the part of a durable session's queue that is on
+//! disk and not in memory; its entries are all younger than those in memory, and are read back (*loaded*) when the queue
+//! runs low. Of a durable session without a client everything is backlog. The *queue* is in memory: for a durable session
+//! a window on what is on disk, for others all there is. What was in flight when a client left comes back from disk
+//! into *resend*.
 //!
-//! Invariants: the ring's offsets from its first identifier ascend strictly; its first entry is no gap; nothing is sent
-//! from the queue while something is still to be sent again.
+//! Invariants: nothing is sent from the queue while something is still to be sent again; while there is a backlog, what
+//! needs to be durable goes behind it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::event::{PacketId, Sequence};
-use crate::key::StoredKey;
-use crate::message::{Message, Qos};
+use super::window::{InFlight, Place, Window};
+use crate::event::{LoadTicket, LoadedEntry, PacketId, QueueEntry, Sequence, ShareNumber};
+use crate::message::{Message, Qos, Timestamp};
 
 /// A message on its way to one session.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
     /// The message.
     pub(crate) message: Arc<Message>,
-    /// Its place in the session's order; 0 where nothing of it is on disk.
-    pub(crate) sequence: Sequence,
-    /// The durable message; `None` where nothing of it is on disk.
-    pub(crate) stored: Option<StoredKey>,
+    /// Where it is on disk.
+    pub(crate) place: Place,
     /// Subscription Identifiers that the delivery carries.
     pub(crate) identifiers: Option<Arc<[u32]>>,
+    /// The shared subscription it came through, if it did.
+    pub(crate) share: Option<ShareNumber>,
     /// QoS of the delivery.
     pub(crate) qos: Qos,
     /// RETAIN flag of the delivery.
     pub(crate) retain: bool,
 }
 
-/// An entry sent under a packet identifier.
+/// A message that was in flight before the client reconnected.
 #[derive(Debug)]
-pub(crate) struct InFlight {
-    /// The identifier.
+pub(crate) struct Resend {
+    /// The identifier it was sent under.
     pub(crate) packet_id: PacketId,
-    /// Whether the client has received it (PUBREC), so that only PUBREL is sent from now on.
+    /// Whether the client had received it (PUBREC).
     pub(crate) released: bool,
-    /// Whether it was sent as PUBLISH on this connection, and so counts against the client's Receive Maximum.
-    pub(crate) counted: bool,
     /// The message.
     pub(crate) entry: Entry,
 }
 
-/// A place in the ring.
-#[derive(Debug)]
-enum Slot {
-    /// Under way.
-    Taken(InFlight),
-    /// Done; the identifier keeps the order searchable.
-    Gap(PacketId),
+/// The part of a queue that is on disk and not in memory.
+#[derive(Debug, Default)]
+pub(crate) struct Backlog {
+    /// Messages in it.
+    pub(crate) messages: u64,
+    /// Their weight.
+    pub(crate) bytes: u64,
+    /// All of it is behind this.
+    pub(crate) after: Sequence,
+    /// Whether messages with an expiry may be in it.
+    pub(crate) expires: bool,
+    /// When expired messages were last looked for in it.
+    pub(crate) searched_at: Timestamp,
+    /// The load that is under way, and how much the backlog held when it was asked for.
+    load: Option<(LoadTicket, u64)>,
 }
 
 /// Everything on its way to one client.
 #[derive(Debug, Default)]
 pub(crate) struct Outbound {
-    /// In flight, by ascending identifier (in the cycle that begins with the first).
-    ring: VecDeque<Slot>,
-    /// Gaps in the ring.
-    gaps: usize,
-    /// In flight for so long that the identifiers came round to them.
-    stragglers: BTreeMap<PacketId, InFlight>,
+    /// What is in flight.
+    pub(crate) window: Window,
     /// In flight before the reconnect, and not yet sent again.
-    resend: VecDeque<InFlight>,
-    /// The identifier that was given out last; 0 before the first.
-    last_packet_id: u16,
-    /// Entries in flight that count against the client's Receive Maximum.
-    unacknowledged: usize,
-    /// Beyond the window, in order.
+    resend: VecDeque<Resend>,
+    /// In memory, beyond the window, in order.
     queue: VecDeque<Entry>,
-    /// Weight of the queue.
+    /// Weight of the queue in memory.
     queued_bytes: usize,
+    /// On disk, beyond the queue in memory.
+    pub(crate) backlog: Backlog,
 }
 
 impl Outbound {
     /// Whether nothing waits to be sent, so that a new message may go at once.
     pub(crate) fn is_drained(&self) -> bool {
-        self.queue.is_empty() && self.resend.is_empty()
+        self.queue.is_empty() && self.resend.is_empty() && self.backlog.messages == 0
     }
 
     /// Entries in flight, sent on this connection or before it.
     pub(crate) fn in_flight(&self) -> usize {
-        self.ring.len() - self.gaps + self.stragglers.len() + self.resend.len()
+        self.window.len() + self.resend.len()
     }
 
-    /// Entries sent on this connection that the client still has to complete.
-    pub(crate) fn unacknowledged(&self) -> usize {
-        self.unacknowledged
+    /// Messages beyond those in flight, in memory or not.
+    pub(crate) fn queued(&self) -> u64 {
+        self.queue.len() as u64 + self.backlog.messages
     }
 
-    /// Entries in the queue.
-    pub(crate) fn queued(&self) -> usize {
-        self.queue.len()
+    /// Weight of the messages beyond those in flight.
+    pub(crate) fn queued_bytes(&self) -> u64 {
+        self.queued_bytes as u64 + self.backlog.bytes
     }
 
-    /// Weight of the queue.
-    pub(crate) fn queued_bytes(&self) -> usize {
-        self.queued_bytes
-    }
-
-    /// Gives out a packet identifier that is not in use. At least one must be free.
-    pub(crate) fn next_packet_id(&mut self) -> PacketId {
-        debug_assert!(self.resend.is_empty(), "identifiers are given out when what was in flight is sent again");
-        debug_assert!(self.in_flight() < usize::from(u16::MAX));
-        loop {
-            let candidate = PacketId::new(self.last_packet_id.wrapping_add(1)).unwrap_or(PacketId::MIN);
-            self.last_packet_id = candidate.get();
-            if self.ring.front().is_some_and(|front| front.packet_id() == candidate) {
-                self.front_to_stragglers();
-            }
-            if self.stragglers.is_empty() || !self.stragglers.contains_key(&candidate) {
-                return candidate;
-            }
-        }
-    }
-
-    /// Puts an entry in flight. Its identifier is from [`Self::next_packet_id`] or was in flight before.
-    pub(crate) fn push_in_flight(&mut self, entry: InFlight) {
-        while let (Some(front), Some(back)) = (self.ring.front(), self.ring.back()) {
-            let first = front.packet_id();
-            if distance(first, entry.packet_id) > distance(first, back.packet_id()) {
-                break;
-            }
-            self.front_to_stragglers();
-        }
-        self.unacknowledged += usize::from(entry.counted);
-        self.ring.push_back(Slot::Taken(entry));
-    }
-
-    fn front_to_stragglers(&mut self) {
-        if let Some(Slot::Taken(entry)) = self.ring.pop_front() {
-            self.stragglers.insert(entry.packet_id, entry);
-        }
-        self.trim();
-    }
-
-    /// The entry in flight under an identifier.
-    pub(crate) fn find_in_flight(&mut self, packet_id: PacketId) -> Option<&mut InFlight> {
-        match self.position(packet_id) {
-            Some(position) => match &mut self.ring[position] {
-                Slot::Taken(entry) => Some(entry),
-                Slot::Gap(_) => None,
-            },
-            None => self.stragglers.get_mut(&packet_id),
-        }
-    }
-
-    /// Takes the entry in flight under an identifier out, if it is one that may leave now.
-    pub(crate) fn remove_in_flight(
-        &mut self,
-        packet_id: PacketId,
-        may_leave: impl Fn(&InFlight) -> bool,
-    ) -> Option<InFlight> {
-        let Some(position) = self.position(packet_id) else {
-            self.stragglers.get(&packet_id).filter(|entry| may_leave(entry))?;
-            let entry = self.stragglers.remove(&packet_id)?;
-            self.unacknowledged -= usize::from(entry.counted);
-            return Some(entry);
-        };
-        match &self.ring[position] {
-            Slot::Taken(entry) if may_leave(entry) => {}
-            Slot::Taken(_) | Slot::Gap(_) => return None,
-        }
-        let slot = if position == 0 {
-            self.ring.pop_front()
-        } else {
-            self.gaps += 1;
-            Some(std::mem::replace(&mut self.ring[position], Slot::Gap(packet_id)))
-        };
-        let entry = slot.and_then(Slot::into_entry)?;
-        self.unacknowledged -= usize::from(entry.counted);
-        self.trim();
-        Some(entry)
-    }
-
-    /// Where the ring holds an identifier, as an entry or as a gap.
-    fn position(&self, packet_id: PacketId) -> Option<usize> {
-        let first = self.ring.front()?.packet_id();
-        if first == packet_id {
-            return Some(0);
-        }
-        let wanted = distance(first, packet_id);
-        self.ring.binary_search_by_key(&wanted, |slot| distance(first, slot.packet_id())).ok()
-    }
-
-    /// Restores that the first slot is no gap, and that gaps are fewer than entries.
-    fn trim(&mut self) {
-        while let Some(Slot::Gap(_)) = self.ring.front() {
-            self.ring.pop_front();
-            self.gaps -= 1;
-        }
-        if self.gaps > 32 && self.gaps * 2 > self.ring.len() {
-            self.ring.retain(|slot| matches!(slot, Slot::Taken(_)));
-            self.gaps = 0;
-        }
-        if self.ring.is_empty() && self.ring.capacity() > 1024 {
-            self.ring.shrink_to(64);
-        }
-    }
-
-    /// Marks everything in flight as still to be sent again, in the original order.
-    pub(crate) fn begin_resend(&mut self) {
-        if self.ring.is_empty() && self.stragglers.is_empty() {
-            return;
-        }
-        let mut entries: Vec<InFlight> = std::mem::take(&mut self.stragglers).into_values().collect();
-        entries.extend(std::mem::take(&mut self.ring).into_iter().filter_map(Slot::into_entry));
-        entries.extend(std::mem::take(&mut self.resend));
-        entries.sort_by_key(|entry| entry.entry.sequence);
-        for entry in &mut entries {
-            entry.counted = false;
-        }
-        (self.gaps, self.unacknowledged) = (0, 0);
-        self.resend = entries.into();
+    /// Messages and weight of the part of the queue that is in memory.
+    pub(crate) fn buffered(&self) -> (usize, usize) {
+        (self.queue.len(), self.queued_bytes)
     }
 
     /// The next entry to be sent again.
-    pub(crate) fn next_resend(&self) -> Option<&InFlight> {
+    pub(crate) fn next_resend(&self) -> Option<&Resend> {
         self.resend.front()
     }
 
     /// Takes the next entry to be sent again out.
-    pub(crate) fn pop_resend(&mut self) -> Option<InFlight> {
+    pub(crate) fn pop_resend(&mut self) -> Option<Resend> {
         self.resend.pop_front()
     }
 
-    /// The next entry of the queue.
+    /// Whether what was in flight before the reconnect may still be to come.
+    pub(crate) fn is_resuming(&self) -> bool {
+        !self.resend.is_empty() || self.backlog.load.is_some()
+    }
+
+    /// The next entry of the queue in memory.
     pub(crate) fn next_queued(&self) -> Option<&Entry> {
         self.queue.front()
     }
@@ -241,168 +133,138 @@ impl Outbound {
         Some(entry)
     }
 
-    /// Appends to the queue.
+    /// Appends to the queue in memory.
     pub(crate) fn push_queued(&mut self, entry: Entry) {
         self.queued_bytes += entry.message.weight();
+        if entry.place.is_on_disk() {
+            self.backlog.after = entry.place.sequence;
+        }
         self.queue.push_back(entry);
     }
 
-    /// Forgets the QoS 0 messages in the queue: they do not outlive a connection.
-    pub(crate) fn drop_qos0(&mut self) {
-        let dropped = &mut self.queued_bytes;
-        self.queue.retain(|entry| {
-            let kept = entry.qos != Qos::AtMostOnce;
-            if !kept {
-                *dropped -= entry.message.weight();
+    /// Notes an entry that is on disk alone.
+    pub(crate) fn push_backlog(&mut self, weight: u32) {
+        self.backlog.messages += 1;
+        self.backlog.bytes += u64::from(weight);
+    }
+
+    /// The client of a durable session is gone: what is on disk is kept there alone, and the rest is forgotten.
+    pub(crate) fn park(&mut self) {
+        let Backlog { mut messages, mut bytes, searched_at, .. } = self.backlog;
+        let mut keep = |place: Place, weight: usize| {
+            if place.is_on_disk() {
+                messages += 1;
+                bytes += weight as u64;
             }
-            kept
-        });
+        };
+        self.window.take_all().for_each(|in_flight| keep(in_flight.place, in_flight.weight as usize));
+        let resend = std::mem::take(&mut self.resend).into_iter().map(|resend| resend.entry);
+        resend.chain(std::mem::take(&mut self.queue)).for_each(|entry| keep(entry.place, entry.message.weight()));
+        self.queued_bytes = 0;
+        self.backlog = Backlog { messages, bytes, searched_at, expires: true, ..Backlog::default() };
     }
 
-    /// Everything in flight, in no particular order.
-    pub(crate) fn iter_in_flight(&self) -> impl Iterator<Item = &InFlight> {
-        let ring = self.ring.iter().filter_map(|slot| match slot {
-            Slot::Taken(entry) => Some(entry),
-            Slot::Gap(_) => None,
-        });
-        self.stragglers.values().chain(ring).chain(&self.resend)
+    /// Everything in memory, in the order in which it was sent or would have been; for a session that ends.
+    pub(crate) fn take_all(&mut self) -> (Vec<InFlight>, Vec<Entry>) {
+        self.queued_bytes = 0;
+        (self.window.take_all().collect(), std::mem::take(&mut self.queue).into())
     }
 
-    /// The queue, in order.
-    pub(crate) fn iter_queued(&self) -> impl Iterator<Item = &Entry> {
-        self.queue.iter()
+    /// Whether the part in memory has run so low that the next part of the backlog should be loaded.
+    pub(crate) fn needs_load(&self, window_messages: usize) -> bool {
+        self.backlog.messages > 0
+            && self.backlog.load.is_none()
+            && (self.queue.len() + self.resend.len()) * 2 <= window_messages
     }
 
-    /// Everything, to change what is kept of it on disk.
-    pub(crate) fn entries_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
-        let ring = self.ring.iter_mut().filter_map(|slot| match slot {
-            Slot::Taken(entry) => Some(entry),
-            Slot::Gap(_) => None,
-        });
-        let in_flight = self.stragglers.values_mut().chain(ring).chain(&mut self.resend);
-        in_flight.map(|in_flight| &mut in_flight.entry).chain(&mut self.queue)
+    /// Whether a load is under way.
+    pub(crate) fn is_loading(&self) -> bool {
+        self.backlog.load.is_some()
     }
 
-    /// Takes over, when the broker starts, what was in flight; in order.
-    pub(crate) fn restore_in_flight(&mut self, entry: InFlight) {
-        self.last_packet_id = entry.packet_id.get();
-        self.resend.push_back(entry);
+    /// A load is under way.
+    pub(crate) fn begin_load(&mut self, ticket: LoadTicket) {
+        self.backlog.load = Some((ticket, self.backlog.messages));
+    }
+
+    /// Whether this is the load that is waited for.
+    pub(crate) fn awaits(&self, ticket: LoadTicket) -> bool {
+        self.backlog.load.is_some_and(|(expected, _)| expected == ticket)
+    }
+
+    /// The load under way gives nothing to take over.
+    pub(crate) fn end_load(&mut self) {
+        self.backlog.load = None;
+    }
+
+    /// Takes over what was loaded, in order.
+    pub(crate) fn take_loaded(&mut self, entries: Vec<LoadedEntry>) {
+        let Some((_, expected)) = self.backlog.load.take() else { return };
+        if entries.is_empty() {
+            // What was there when the load was asked for is not; only what came since can be.
+            let added = self.backlog.messages.saturating_sub(expected);
+            debug_assert!(added == self.backlog.messages, "the backlog is where it was left");
+            self.backlog.messages = added;
+        }
+        for LoadedEntry { sequence, entry, released, content } in entries {
+            self.forget_backlog(&entry);
+            self.backlog.after = sequence;
+            let packet_id = entry.packet_id;
+            let entry = Entry::loaded(sequence, entry, content);
+            match packet_id {
+                Some(packet_id) => {
+                    self.window.resume_after(packet_id);
+                    self.resend.push_back(Resend { packet_id, released, entry });
+                }
+                None => self.push_queued(entry),
+            }
+        }
+    }
+
+    /// An entry is not in the backlog any more.
+    pub(crate) fn forget_backlog(&mut self, entry: &QueueEntry) {
+        self.backlog.messages = self.backlog.messages.saturating_sub(1);
+        self.backlog.bytes = self.backlog.bytes.saturating_sub(u64::from(entry.weight));
+    }
+
+    /// How much a queue on disk holds, when the broker starts.
+    pub(crate) fn restore_backlog(&mut self, messages: u64, bytes: u64) {
+        self.backlog = Backlog { messages, bytes, expires: true, ..Backlog::default() };
+    }
+
+    /// How much of it is on disk: messages and weight.
+    pub(crate) fn on_disk(&self) -> (u64, u64) {
+        let window = self.window.iter().map(|in_flight| (in_flight.place, u64::from(in_flight.weight)));
+        let entries = self.resend.iter().map(|resend| &resend.entry).chain(&self.queue);
+        let entries = entries.map(|entry| (entry.place, entry.message.weight() as u64));
+        let on_disk = window.chain(entries).filter(|(place, _)| place.is_on_disk());
+        on_disk.fold((self.backlog.messages, self.backlog.bytes), |(messages, bytes), (_, weight)| {
+            (messages + 1, bytes + weight)
+        })
     }
 
     /// Panics where an invariant does not hold.
     pub(crate) fn check_invariants(&self) {
-        let gaps = self.ring.iter().filter(|slot| matches!(slot, Slot::Gap(_))).count();
-        assert_eq!(gaps, self.gaps);
-        assert!(!matches!(self.ring.front(), Some(Slot::Gap(_))));
-        if let Some(front) = self.ring.front() {
-            let distances: Vec<u16> =
-                self.ring.iter().map(|slot| distance(front.packet_id(), slot.packet_id())).collect();
-            assert!(distances.is_sorted_by(|a, b| a < b), "the ring ascends: {distances:?}");
-        }
-        let mut identifiers: Vec<PacketId> = self.iter_in_flight().map(|entry| entry.packet_id).collect();
-        identifiers.sort_unstable();
-        assert!(identifiers.is_sorted_by(|a, b| a < b), "each identifier is in flight once");
-        let counted = self.iter_in_flight().filter(|entry| entry.counted).count();
-        assert_eq!(counted, self.unacknowledged);
-        assert!(self.iter_in_flight().all(|entry| entry.entry.qos != Qos::AtMostOnce));
+        self.window.check_invariants();
         assert_eq!(self.queue.iter().map(|entry| entry.message.weight()).sum::<usize>(), self.queued_bytes);
+        let places = self.queue.iter().map(|entry| entry.place.sequence).filter(|&sequence| sequence != Sequence(0));
+        let places: Vec<Sequence> = places.collect();
+        assert!(places.is_sorted_by(|a, b| a < b), "the queue is in order");
+        assert!(places.last().is_none_or(|&last| last <= self.backlog.after), "the backlog is behind the queue");
+        assert!(self.resend.iter().all(|resend| resend.entry.place.is_on_disk()));
     }
 }
 
-impl Slot {
-    fn packet_id(&self) -> PacketId {
-        match self {
-            Self::Taken(entry) => entry.packet_id,
-            Self::Gap(packet_id) => *packet_id,
+impl Entry {
+    /// An entry of a queue on disk.
+    pub(crate) fn loaded(sequence: Sequence, entry: QueueEntry, message: Arc<Message>) -> Self {
+        Self {
+            message,
+            place: Place { sequence, message: entry.message },
+            identifiers: entry.subscription_identifiers,
+            share: entry.share,
+            qos: entry.qos,
+            retain: entry.retain,
         }
-    }
-
-    fn into_entry(self) -> Option<InFlight> {
-        match self {
-            Self::Taken(entry) => Some(entry),
-            Self::Gap(_) => None,
-        }
-    }
-}
-
-/// Steps from one identifier to another in the cycle 1, 2, .., 65535, 1, ..
-fn distance(from: PacketId, to: PacketId) -> u16 {
-    if to >= from { to.get() - from.get() } else { u16::MAX - (from.get() - to.get()) }
-}
-
-#[cfg(test)]
-mod tests {
-    use fastrand::Rng;
-
-    use super::*;
-    use crate::message::Timestamp;
-    use crate::topic::Topic;
-
-    fn in_flight(packet_id: PacketId, sequence: u64) -> InFlight {
-        let message = Message {
-            topic: Topic::parse("t").expect("a topic"),
-            payload: Box::from([]),
-            qos: Qos::AtLeastOnce,
-            retain: false,
-            properties: None,
-            expires_at: None,
-            received_at: Timestamp(0),
-            publisher: "p".into(),
-        };
-        let (message, qos) = (Arc::new(message), Qos::AtLeastOnce);
-        let sequence = Sequence(sequence);
-        let entry = Entry { message, sequence, stored: None, identifiers: None, qos, retain: false };
-        InFlight { packet_id, released: false, counted: true, entry }
-    }
-
-    #[test]
-    fn the_window_finds_each_identifier_in_whatever_order_it_is_acknowledged() {
-        for (seed, window, in_order) in [(1, 1, 0), (2, 10, 128), (3, 300, 250), (4, 300, 0), (5, 60_000, 200)] {
-            let mut rng = Rng::with_seed(seed);
-            let mut outbound = Outbound::default();
-            let mut expected: VecDeque<(PacketId, u64)> = VecDeque::new();
-            for sequence in 0..70_000 {
-                while expected.len() >= window {
-                    let place = if rng.u8(..) < in_order { 0 } else { rng.usize(0..expected.len()) };
-                    let (packet_id, sequence) = expected.swap_remove_back(place).expect("it is there");
-                    let found = outbound.remove_in_flight(packet_id, |_| true).map(|entry| entry.entry.sequence);
-                    assert_eq!(found, Some(Sequence(sequence)), "seed {seed}");
-                    assert!(outbound.find_in_flight(packet_id).is_none());
-                }
-                let packet_id = outbound.next_packet_id();
-                outbound.push_in_flight(in_flight(packet_id, sequence));
-                expected.push_back((packet_id, sequence));
-                assert_eq!(outbound.in_flight(), expected.len());
-                if sequence % 7_011 == 0 {
-                    outbound.check_invariants();
-                }
-            }
-            outbound.begin_resend();
-            let order: Vec<Sequence> = outbound.resend.iter().map(|entry| entry.entry.sequence).collect();
-            assert!(order.is_sorted() && order.len() == expected.len());
-            while let Some(entry) = outbound.pop_resend() {
-                outbound.push_in_flight(entry);
-            }
-            outbound.check_invariants();
-            assert!(expected.iter().all(|&(packet_id, _)| outbound.remove_in_flight(packet_id, |_| true).is_some()));
-        }
-    }
-
-    #[test]
-    fn an_entry_that_is_never_acknowledged_does_not_stop_the_identifiers() {
-        let mut outbound = Outbound::default();
-        for sequence in 0..3 {
-            let packet_id = outbound.next_packet_id();
-            outbound.push_in_flight(in_flight(packet_id, sequence));
-        }
-        for sequence in 3..150_000 {
-            let packet_id = outbound.next_packet_id();
-            assert!(packet_id.get() > 3);
-            outbound.push_in_flight(in_flight(packet_id, sequence));
-            assert!(outbound.remove_in_flight(packet_id, |_| true).is_some());
-            assert!(outbound.ring.len() < 100, "gaps are swept");
-        }
-        outbound.check_invariants();
-        assert_eq!(outbound.in_flight(), 3);
     }
 }
