@@ -285,6 +285,7 @@ impl BrokerLimits {
             inbox_bytes: self.inbox_bytes.unwrap_or(default.inbox_bytes),
             batch_bytes: self.batch_bytes.unwrap_or(default.batch_bytes),
             dead_letters: self.dead_letters.unwrap_or(default.dead_letters),
+            ..default
         }
     }
 }

@@ -6,18 +6,20 @@
 //! in the order in which they arose. Nothing else is done under the lock: no I/O, no encoding, no waiting. Threads that
 //! are not workers [post](Driver::post) their inputs, and worker 0 takes them into its next turn.
 //!
-//! An effect with a change number is handed on at once; whoever carries it out waits for the store.
+//! An effect with a change number is handed on at once; whoever carries it out waits for the store. Questions for queues
+//! on disk go to the store, and their answers are posted. A turn begins by telling the broker whether the store is
+//! failing, so that nothing is taken that could not be kept.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::Notify;
 use vespiary_core::event::{ConnectionId, DropReason};
 use vespiary_core::{Broker, Effect, Effects, Input, Limits, Timestamp};
 
 use crate::clock::wall_clock;
-use crate::store::Store;
+use crate::store::{LoadRequest, Store};
 
 /// Most workers that there can be: a connection's identifier has 16 bits for its worker.
 pub const MAX_WORKERS: usize = 1 << 16;
@@ -40,15 +42,21 @@ pub struct Driver {
     limits: Limits,
     /// Where plugins' effects go.
     plugins: PluginPort,
-    /// Inputs from threads that are not workers, for worker 0. Bounded by design: each plugin and each request of the
-    /// admin API has at most a few under way.
-    posted: Mutex<Vec<Input>>,
-    /// Wakes each worker for a turn.
-    wakes: Box<[Notify]>,
+    /// What other threads have for the workers; the store's has a share of it.
+    post: Arc<Post>,
     /// Messages dropped, by reason, in the order of their declaration.
     dropped: [AtomicU64; DropReason::ALL.len()],
     /// When the broker has something to do by itself, in milliseconds; `u64::MAX` for never.
     deadline: AtomicU64,
+}
+
+/// What other threads have for the workers.
+struct Post {
+    /// Inputs from threads that are not workers, for worker 0. Bounded by design: each plugin and each request of the
+    /// admin API has at most a few under way, and the store waits when much that it has read is not taken.
+    inputs: Mutex<Vec<Input>>,
+    /// Wakes each worker for a turn.
+    wakes: Box<[Notify]>,
 }
 
 /// What the lock guards.
@@ -61,6 +69,15 @@ struct State {
     mailboxes: Box<[Vec<Effect>]>,
     /// Time of the last turn; the broker's time does not step back.
     now: Timestamp,
+    /// Whether the broker has been told that the store is failing.
+    storage_failed: bool,
+}
+
+impl Post {
+    fn push(&self, input: Input) {
+        lock(&self.inputs).push(input);
+        self.wakes[0].notify_one();
+    }
 }
 
 impl Driver {
@@ -69,13 +86,17 @@ impl Driver {
     pub fn new(broker: Broker, limits: Limits, store: Store, workers: usize, plugins: PluginPort) -> Self {
         assert!((1..=MAX_WORKERS).contains(&workers), "the number of workers is between 1 and {MAX_WORKERS}");
         let mailboxes = (0..workers).map(|_| Vec::new()).collect();
+        let wakes = (0..workers).map(|_| Notify::new()).collect();
+        let post = Arc::new(Post { inputs: Mutex::default(), wakes });
+        let loaded = post.clone();
+        store.answer_loads(Box::new(move |ticket, entries| loaded.push(Input::Loaded { ticket, entries })));
+        let (effects, now) = (Effects::default(), Timestamp(0));
         let driver = Self {
-            state: Mutex::new(State { broker, effects: Effects::default(), mailboxes, now: Timestamp(0) }),
+            state: Mutex::new(State { broker, effects, mailboxes, now, storage_failed: false }),
             store,
             limits,
             plugins,
-            posted: Mutex::new(Vec::new()),
-            wakes: (0..workers).map(|_| Notify::new()).collect(),
+            post,
             dropped: Default::default(),
             deadline: AtomicU64::new(u64::MAX),
         };
@@ -91,15 +112,19 @@ impl Driver {
     pub fn turn(&self, worker: usize, now: Timestamp, inputs: &mut VecDeque<Input>, effects: &mut Vec<Effect>) {
         debug_assert!(effects.is_empty(), "the effects of the last turn have been carried out");
         if worker == 0 {
-            inputs.extend(lock(&self.posted).drain(..));
+            inputs.extend(lock(&self.post.inputs).drain(..));
         }
         let mut guard = lock(&self.state);
         let state = &mut *guard;
         std::mem::swap(effects, &mut state.mailboxes[worker]);
         state.now = state.now.max(now);
+        self.look_at_the_store(state);
         while state.effects.list.len() < EFFECTS_PER_TURN
             && let Some(input) = inputs.pop_front()
         {
+            if let Input::Loaded { .. } = input {
+                self.store.load_taken();
+            }
             state.broker.handle(state.now, input, &mut state.effects);
         }
         state.broker.handle(state.now, Input::Tick, &mut state.effects);
@@ -114,10 +139,20 @@ impl Driver {
         let sooner = self.deadline.swap(deadline, Ordering::Relaxed) > deadline;
         drop(guard);
         for other in others {
-            self.wakes[other].notify_one();
+            self.post.wakes[other].notify_one();
         }
         if sooner && worker != 0 {
-            self.wakes[0].notify_one();
+            self.post.wakes[0].notify_one();
+        }
+    }
+
+    /// Tells the broker what has become of the store since the last turn.
+    fn look_at_the_store(&self, state: &mut State) {
+        let is_failing = self.store.is_failing();
+        if is_failing != state.storage_failed {
+            state.storage_failed = is_failing;
+            let input = if is_failing { Input::StorageFailed } else { Input::StorageRecovered };
+            state.broker.handle(state.now, input, &mut state.effects);
         }
     }
 
@@ -130,6 +165,9 @@ impl Driver {
                     if let Some(mailbox) = state.mailboxes.get_mut(worker_of(connection)) {
                         mailbox.push(effect);
                     }
+                }
+                Effect::Load { ticket, session, after, max, max_bytes, change } => {
+                    self.store.load(LoadRequest { ticket, session, after, max, max_bytes, change });
                 }
                 Effect::Events { .. }
                 | Effect::TakeCancelled { .. }
@@ -149,8 +187,7 @@ impl Driver {
 
     /// Hands in an input from a thread that is not a worker.
     pub fn post(&self, input: Input) {
-        lock(&self.posted).push(input);
-        self.wakes[0].notify_one();
+        self.post.push(input);
     }
 
     /// Looks at the broker, between turns.
@@ -160,7 +197,7 @@ impl Driver {
 
     /// Woken when a worker should take a turn though it has no inputs.
     pub fn wake(&self, worker: usize) -> &Notify {
-        &self.wakes[worker]
+        &self.post.wakes[worker]
     }
 
     /// When a turn is due though nothing came in. Worker 0 sees to it.
@@ -173,7 +210,7 @@ impl Driver {
 
     /// The number of workers.
     pub fn workers(&self) -> usize {
-        self.wakes.len()
+        self.post.wakes.len()
     }
 
     /// The store, where what an effect waits for becomes durable.
@@ -209,7 +246,8 @@ fn worker_of(connection: ConnectionId) -> usize {
 fn destination(effect: &Effect) -> Option<usize> {
     match effect {
         Effect::Send { connection, .. } | Effect::Close { connection, .. } => Some(worker_of(*connection)),
-        Effect::Events { .. }
+        Effect::Load { .. }
+        | Effect::Events { .. }
         | Effect::TakeCancelled { .. }
         | Effect::Settled { .. }
         | Effect::PluginActivated { .. }

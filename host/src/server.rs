@@ -191,8 +191,9 @@ impl Assembled {
         self.stop.send_replace(true);
         self.plugins.stop();
         let http = http.join().map_err(|_| ServeError::Panicked)?;
-        self.store.close();
-        http
+        let closed = self.store.close();
+        http?;
+        Ok(closed?)
     }
 
     /// The thread of the admin API; it also watches the store, whose failure stops everything.
@@ -215,7 +216,7 @@ impl Assembled {
                 failed = durability.wait_for(|durability| matches!(durability, Durability::Failed(_))) => {
                     match failed.as_deref() {
                         Ok(Durability::Failed(reason)) => Some(Arc::clone(reason)),
-                        Ok(Durability::UpTo(_)) | Err(_) => None,
+                        Ok(Durability::UpTo(_) | Durability::Failing(_)) | Err(_) => None,
                     }
                 }
                 _ = stopped.wait_for(|stop| *stop) => None,

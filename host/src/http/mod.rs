@@ -37,6 +37,7 @@ use crate::plugins::Plugins;
 use crate::plugins::deploy::DeployError;
 use crate::plugins::manifest::parse_name;
 use crate::plugins::view::Inboxes;
+use crate::store::{Durability, Store};
 
 /// What the API reaches.
 #[derive(Clone)]
@@ -111,7 +112,6 @@ fn has_loopback_host(headers: &HeaderMap) -> bool {
 
 async fn status(State(api): State<Api>) -> Response {
     let broker = api.driver.inspect(Broker::statistics);
-    let store = api.driver.store().commits();
     let dropped: serde_json::Map<String, Value> =
         DropReason::ALL.iter().map(|&(reason, name)| (name.to_owned(), api.driver.dropped(reason).into())).collect();
     Json(json!({
@@ -124,14 +124,34 @@ async fn status(State(api): State<Api>) -> Response {
             "inflight_messages": broker.inflight_messages,
             "queued_messages": broker.queued_messages,
             "queued_bytes": broker.queued_bytes,
-            "stored_messages": broker.stored_messages,
             "inbox_events": broker.inbox_events,
         },
         "dropped": dropped,
-        "store": { "commits": store.commits, "changes": store.changes, "backlog_bytes": api.driver.store().backlog_bytes() },
+        "store": store(api.driver.store()),
         "plugins": api.plugins.list(&inboxes(&api.driver)),
     }))
     .into_response()
+}
+
+/// What the store does and how it is. `stored_messages` is null while it cannot be read.
+fn store(store: &Store) -> Value {
+    let (commits, loads) = (store.commits(), store.loads());
+    let (state, reason) = match &*store.watch().borrow() {
+        Durability::UpTo(_) => ("ok", None),
+        Durability::Failing(reason) => ("failing", Some(reason.to_string())),
+        Durability::Failed(reason) => ("failed", Some(reason.to_string())),
+    };
+    json!({
+        "state": state,
+        "reason": reason,
+        "failures": commits.failures,
+        "commits": commits.commits,
+        "changes": commits.changes,
+        "backlog_bytes": store.backlog_bytes(),
+        "stored_messages": store.stored_messages().ok(),
+        "loads": loads.loads,
+        "load_mean_us": u64::try_from(loads.mean.as_micros()).unwrap_or(u64::MAX),
+    })
 }
 
 /// Events that wait in each plugin's inbox.

@@ -301,6 +301,23 @@ impl Connection {
         self.close_with(worker, ChangeNumber(0), reason);
     }
 
+    /// What this connection waits for cannot be made durable at present: that is dropped, so that its client can be told
+    /// to come back later.
+    pub(super) fn send_away(self: &Rc<Self>, worker: &Worker) {
+        self.outgoing.borrow_mut().drop_held();
+        if !self.takes_packets() {
+            return self.wake();
+        }
+        worker.options.counters.storage_failures.add();
+        worker.push(Input::ConnectionLost { connection: self.id });
+        if self.phase.get() == Phase::Open && self.outgoing.borrow().is_untouched() {
+            // Its CONNACK was dropped as well, so this is the first packet.
+            worker.stage(self, ChangeNumber(0), |out| encode::refused(self.protocol(), ReasonCode::ServerBusy, out));
+            return self.close(worker);
+        }
+        self.close_with(worker, ChangeNumber(0), ReasonCode::ServerBusy);
+    }
+
     /// Closes once all that is staged has left; a 5.0 client that was let in is told `reason`, if it is an error.
     pub(super) fn close_with(self: &Rc<Self>, worker: &Worker, after: ChangeNumber, reason: ReasonCode) {
         if self.phase.get() == Phase::Open && self.protocol() == Protocol::V5 && reason.is_error() {

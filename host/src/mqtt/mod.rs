@@ -83,6 +83,8 @@ pub struct Counters {
     pub timeouts: Counter,
     /// Connections cut because the client did not read.
     pub slow_clients: Counter,
+    /// Connections closed because what they waited for could not be made durable.
+    pub storage_failures: Counter,
     /// Publishes to topics that begin with `$`, dropped.
     pub denied_publishes: Counter,
 }

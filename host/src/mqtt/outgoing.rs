@@ -71,11 +71,12 @@ impl Outgoing {
         }
     }
 
-    /// Drops what stands behind the first gate: it will never be durable.
+    /// Drops what stands behind the first gate: nobody waits until it is durable.
     pub(super) fn drop_held(&mut self) {
         if let Some(gate) = self.gates.front() {
             self.bytes.truncate((gate.position - self.base) as usize);
             self.gates.clear();
+            self.forget_if_all_has_left();
         }
     }
 
@@ -92,6 +93,11 @@ impl Outgoing {
     /// Whether everything has left.
     pub(super) fn is_empty(&self) -> bool {
         self.bytes.is_empty()
+    }
+
+    /// Whether nothing has left and nothing is there to leave.
+    pub(super) fn is_untouched(&self) -> bool {
+        self.base == 0 && self.bytes.is_empty()
     }
 
     /// Bytes that have not left.
@@ -117,16 +123,21 @@ impl Outgoing {
         };
         self.weight -= share;
         self.written += count;
-        if self.written == self.bytes.len() {
-            self.base += self.written as u64;
-            self.written = 0;
-            self.bytes.clear();
-        } else if self.written >= COMPACT_BYTES && self.written >= self.bytes.len() / 2 {
+        self.forget_if_all_has_left();
+        if self.written >= COMPACT_BYTES && self.written >= self.bytes.len() / 2 {
             self.base += self.written as u64;
             self.bytes.drain(..self.written);
             self.written = 0;
         }
         share
+    }
+
+    fn forget_if_all_has_left(&mut self) {
+        if self.written == self.bytes.len() {
+            self.base += self.written as u64;
+            self.written = 0;
+            self.bytes.clear();
+        }
     }
 }
 
@@ -173,6 +184,24 @@ mod tests {
         outgoing.drop_held();
         stage(&mut outgoing, 0, 0, b"x");
         assert_eq!(outgoing.writable(), b"bx");
+        outgoing.advance(2);
+        stage(&mut outgoing, 2, 0, b"ef");
+        outgoing.drop_held();
+        assert!(outgoing.is_empty() && !outgoing.is_untouched());
+    }
+
+    #[test]
+    fn all_that_had_to_leave_has_left_once_the_rest_is_dropped() {
+        let mut outgoing = Outgoing::default();
+        stage(&mut outgoing, 1, 0, b"ab");
+        outgoing.drop_held();
+        assert!(outgoing.is_untouched());
+        stage(&mut outgoing, 0, 0, b"cd");
+        stage(&mut outgoing, 1, 0, b"ef");
+        outgoing.advance(2);
+        assert!(!outgoing.is_empty());
+        outgoing.drop_held();
+        assert!(outgoing.is_empty());
     }
 
     #[test]

@@ -76,8 +76,8 @@ pub(super) struct Worker {
     dirty: RefCell<Vec<Rc<Connection>>>,
     /// Connections with a closed gate.
     held: RefCell<Vec<Rc<Connection>>>,
-    /// Whether the store failed, so that what is held is never to leave.
-    failed: Cell<bool>,
+    /// Whether commits fail, so that what is held leaves nobody knows when, or never.
+    failing: Cell<bool>,
     /// The last change that was durable when this worker last looked.
     durable: Cell<ChangeNumber>,
     /// Tasks that do not read because the store is behind; `None` while all may read.
@@ -132,7 +132,7 @@ impl Worker {
             turn: RefCell::default(),
             dirty: RefCell::default(),
             held: RefCell::default(),
-            failed: Cell::new(false),
+            failing: Cell::new(false),
             durable: Cell::new(durable),
             paused: RefCell::default(),
             spare: RefCell::default(),
@@ -170,10 +170,7 @@ impl Worker {
                 if self.index == 0 {
                     tracing::error!(%reason, "the store failed; nothing more is acknowledged, stopping");
                 }
-                self.failed.set(true);
-                for connection in self.held.take() {
-                    connection.outgoing.borrow_mut().drop_held();
-                }
+                self.send_the_held_away();
                 self.shut_down().await;
                 Err(ServeError::StoreFailed(reason))
             }
@@ -257,7 +254,15 @@ impl Worker {
             let durability = watch.borrow_and_update().clone();
             match durability {
                 Durability::Failed(reason) => return reason,
+                Durability::Failing(_) => {
+                    self.send_the_held_away();
+                    // The broker hears of it in a turn.
+                    self.driver.wake(self.index).notify_one();
+                }
                 Durability::UpTo(durable) => {
+                    if self.failing.replace(false) {
+                        self.driver.wake(self.index).notify_one();
+                    }
                     self.durable.set(durable.max(self.durable.get()));
                     for connection in self.held.take() {
                         connection.held.set(false);
@@ -272,6 +277,17 @@ impl Worker {
                 return "the store is closed".into();
             }
         }
+    }
+
+    /// Commits fail: closes the connections that wait for one, now and from now on. The others are served on, whatever
+    /// the store is behind with: nothing more is added to that.
+    fn send_the_held_away(&self) {
+        self.failing.set(true);
+        for connection in self.held.take() {
+            connection.held.set(false);
+            connection.send_away(self);
+        }
+        self.read_again();
     }
 
     /// Looks at all deadlines, now and then.
@@ -353,7 +369,7 @@ impl Worker {
             connection.flush(self);
             self.list_if_held(&connection);
         }
-        if self.driver.store().backlog_bytes() > self.options.store_backlog_bytes {
+        if !self.failing.get() && self.driver.store().backlog_bytes() > self.options.store_backlog_bytes {
             self.paused.borrow_mut().get_or_insert_default();
         }
     }
@@ -378,7 +394,8 @@ impl Worker {
                     connection.close_with(self, *after, *reason);
                 }
             }
-            Effect::Events { .. }
+            Effect::Load { .. }
+            | Effect::Events { .. }
             | Effect::TakeCancelled { .. }
             | Effect::Settled { .. }
             | Effect::PluginActivated { .. }
@@ -459,9 +476,12 @@ impl Worker {
     }
 
     fn list_if_held(&self, connection: &Rc<Connection>) {
-        if self.failed.get() {
-            connection.outgoing.borrow_mut().drop_held();
-        } else if connection.outgoing.borrow().is_held() && !connection.held.replace(true) {
+        if !connection.outgoing.borrow().is_held() {
+            return;
+        }
+        if self.failing.get() {
+            connection.send_away(self);
+        } else if !connection.held.replace(true) {
             self.held.borrow_mut().push(connection.clone());
         }
     }
@@ -481,7 +501,13 @@ impl Worker {
 
     fn resume(&self) {
         let is_behind = self.driver.store().backlog_bytes() > self.options.store_backlog_bytes / 2;
-        if !is_behind && let Some(waiting) = self.paused.take() {
+        if !is_behind {
+            self.read_again();
+        }
+    }
+
+    fn read_again(&self) {
+        if let Some(waiting) = self.paused.take() {
             waiting.iter().for_each(Waker::wake_by_ref);
         }
     }

@@ -52,7 +52,7 @@ impl Plugins {
             Effect::PluginRemoved { plugin, after } => self.with(&plugin, |plugin| {
                 plugin.run(|run| run.answered = Some(Ok(after)));
             }),
-            Effect::Send { .. } | Effect::Close { .. } | Effect::Dropped { .. } => {}
+            Effect::Send { .. } | Effect::Close { .. } | Effect::Load { .. } | Effect::Dropped { .. } => {}
         }
     }
 
@@ -70,7 +70,7 @@ impl Plugins {
     /// Runs batches until the pool stops; the body of a pool thread.
     pub(super) fn run_jobs(&self) {
         while let Some(job) = self.pool.next() {
-            self.run_job(&job.plugin, job.events);
+            self.run_job(job);
         }
     }
 
@@ -108,17 +108,25 @@ impl Plugins {
         }
     }
 
-    fn run_job(&self, plugin: &Plugin, events: Vec<InboxEvent>) {
+    fn run_job(&self, job: Job) {
+        let Job { plugin, events } = &job;
         let (mut instance, session) = match self.ready_instance(plugin) {
             Ok(ready) => ready,
             Err(error) => return self.cannot_run(plugin, &error),
         };
         let snapshot = match self.store.snapshot(session) {
             Ok(snapshot) => snapshot,
+            Err(error) if error.is_passing() => {
+                plugin.run(|run| {
+                    run.interrupter = None;
+                    run.code.as_mut().map(|code| code.instance = Some(instance))
+                });
+                return self.pool.put_back(job);
+            }
             Err(error) => return self.cannot_run(plugin, &error.to_string()),
         };
         let started = Instant::now();
-        let result = instance.handle(wall_clock(), snapshot, &events);
+        let result = instance.handle(wall_clock(), snapshot, events);
         let call_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         plugin.run(|run| {
             run.interrupter = None;
@@ -128,11 +136,11 @@ impl Plugins {
         match result {
             Ok(handled) => {
                 plugin.run(|run| run.code.as_mut().map(|code| code.instance = Some(instance)));
-                let settlement = self.outcomes(plugin, &events, handled);
+                let settlement = self.outcomes(plugin, events, handled);
                 self.settle(plugin, settlement);
             }
             Err(CallError::Interrupted) => self.give_back(plugin),
-            Err(error) => self.call_failed(plugin, &events, &error),
+            Err(error) => self.call_failed(plugin, events, &error),
         }
     }
 

@@ -204,12 +204,14 @@ impl Plugins {
         runtime.block_on(async {
             loop {
                 match tokio::time::timeout(SUPERVISION_INTERVAL, durability.changed()).await {
-                    Ok(Ok(())) => match &*durability.borrow_and_update() {
-                        Durability::UpTo(number) => self.pool.durable(*number),
-                        Durability::Failed(_) => return self.pool.stop(),
-                    },
+                    Ok(Ok(())) => {}
                     Ok(Err(_)) => return,
                     Err(_) => self.try_again(),
+                }
+                match &*durability.borrow_and_update() {
+                    Durability::UpTo(number) => self.pool.durable(*number),
+                    Durability::Failing(_) => self.pool.hold(),
+                    Durability::Failed(_) => return self.pool.stop(),
                 }
                 if self.pool.is_stopping() {
                     return;

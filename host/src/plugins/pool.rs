@@ -1,7 +1,7 @@
 //! The threads that run guest calls, and the queue before them.
 //!
 //! A batch waits here for two things: for the commit of what its plugin did before (until then its state cannot be
-//! read), and for a free thread. A guest never runs on a worker or on the store's thread.
+//! read), and for a free thread. While the store is failing no state can be read, and all batches wait. A guest never runs on a worker or on the store's thread.
 //!
 //! Bounded by construction: at most one batch of each plugin is out of the core at a time.
 
@@ -39,6 +39,8 @@ struct Queue {
     parked: Vec<(ChangeNumber, Job)>,
     /// The last change known to be durable.
     durable: ChangeNumber,
+    /// Whether the store is failing, so that no batch may run.
+    held: bool,
     /// Whether threads are to end.
     stopping: bool,
 }
@@ -58,9 +60,24 @@ impl Pool {
         }
     }
 
-    /// Says that changes up to `number` are durable.
+    /// Queues a batch again whose state could not be read. It runs when the store is back.
+    pub(super) fn put_back(&self, job: Job) {
+        let mut queue = self.lock();
+        if !queue.stopping {
+            queue.held = true;
+            queue.ready.push_front(job);
+        }
+    }
+
+    /// Says that the store is failing: no batch runs until something is durable again.
+    pub(super) fn hold(&self) {
+        self.lock().held = true;
+    }
+
+    /// Says that changes up to `number` are durable, and that the store is not failing.
     pub(super) fn durable(&self, number: ChangeNumber) {
         let mut queue = self.lock();
+        queue.held = false;
         queue.durable = queue.durable.max(number);
         let mut still_parked = Vec::with_capacity(queue.parked.len());
         for (after, job) in std::mem::take(&mut queue.parked) {
@@ -81,7 +98,9 @@ impl Pool {
             if queue.stopping {
                 return None;
             }
-            if let Some(job) = queue.ready.pop_front() {
+            if !queue.held
+                && let Some(job) = queue.ready.pop_front()
+            {
                 return Some(job);
             }
             queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);

@@ -2,18 +2,24 @@
 //!
 //! Rows of removed sessions go first, by range; then what was written. Deletes of neighbouring keys are done by one
 //! walk over their range, which costs about half of deleting each alone.
+//!
+//! Who refers to a message is counted by the queue rows that come and go here, whatever made them do so; messages are
+//! written last, when that is known.
 
-use redb::{ReadableTable, Table, WriteTransaction};
+use std::path::Path;
+
+use redb::{ReadableTable, ReadableTableMetadata, Table, WriteTransaction};
 use vespiary_core::event::{PacketId, PluginName};
 
 use super::batch::{Batch, PluginChange, QueueChange, SessionBatch};
+use super::error::StoreError;
 use super::record::{
     self, DeadLetterRow, InvalidRow, MessageRow, PluginRow, QueueRow, RECORD_VERSION, RevisionRow, SessionRow,
     SubscriptionRow,
 };
 use super::tables::{
-    Bytes, DEAD_LETTERS, MESSAGES, META, META_IDENTIFIERS_BELOW, PLUGIN_REVISIONS, PLUGIN_STATE, PLUGINS, QUEUE,
-    RECEIVED, RETAINED, REVISIONS_KEPT, SESSIONS, SUBSCRIPTIONS,
+    Bytes, DEAD_LETTERS, MESSAGES, META, META_COMMITS, META_IDENTIFIERS_BELOW, PLUGIN_REVISIONS, PLUGIN_STATE, PLUGINS,
+    QUEUE, RECEIVED, REFERENCES, RETAINED, REVISIONS_KEPT, SESSIONS, SUBSCRIPTIONS,
 };
 
 /// Keys that lie this close together are deleted in one walk. Bounds the rows that a walk visits in vain.
@@ -33,6 +39,16 @@ pub(super) enum WriteError {
     Row(&'static str, InvalidRow),
 }
 
+impl WriteError {
+    /// The same for whoever opens the database at `path`.
+    pub(super) fn of_store(self, action: &'static str, path: &Path) -> StoreError {
+        match self {
+            Self::Database(error) => StoreError::database(action, path)(error),
+            Self::Row(table, reason) => StoreError::row(table, path)(reason),
+        }
+    }
+}
+
 impl From<redb::StorageError> for WriteError {
     fn from(error: redb::StorageError) -> Self {
         Self::Database(error.into())
@@ -45,21 +61,71 @@ impl From<redb::TableError> for WriteError {
     }
 }
 
-/// Writes the batch. `scratch` is where values are encoded; kept by the caller for its capacity.
-pub(super) fn write(transaction: &WriteTransaction, batch: &Batch, scratch: &mut Vec<u8>) -> Result<(), WriteError> {
-    if let Some(below) = batch.identifiers_below {
-        transaction.open_table(META)?.insert(META_IDENTIFIERS_BELOW, below)?;
-    }
-    remove_sessions(transaction, batch)?;
+/// Writes the batch, in the transaction with the number `commit`. `scratch` is where values are encoded; kept by the
+/// caller for its capacity.
+pub(super) fn write(
+    transaction: &WriteTransaction,
+    batch: &Batch,
+    commit: u64,
+    scratch: &mut Vec<u8>,
+) -> Result<(), WriteError> {
+    write_meta(transaction, batch, commit)?;
+    let mut references = References::default();
+    remove_sessions(transaction, batch, &mut references)?;
     write_sessions(transaction, batch, scratch)?;
     write_subscriptions(transaction, batch, scratch)?;
-    write_messages(transaction, batch, scratch)?;
-    write_queues(transaction, batch, scratch)?;
+    write_queues(transaction, batch, &mut references, scratch)?;
+    write_messages(transaction, batch, references, scratch)?;
     write_received(transaction, batch)?;
     write_retained(transaction, batch, scratch)?;
     write_plugins(transaction, batch, scratch)?;
     write_state(transaction, batch)?;
     write_dead_letters(transaction, batch, scratch)
+}
+
+/// Queue rows that came and went, by the message that they refer to.
+#[derive(Default)]
+struct References {
+    /// A message, and 1 for each row that came or -1 for each that went; in the order of the rows.
+    rows: Vec<(u64, i64)>,
+    /// The first row that went and could not be read.
+    unreadable: Option<InvalidRow>,
+}
+
+impl References {
+    fn came(&mut self, message: u64) {
+        self.rows.push((message, 1));
+    }
+
+    fn went(&mut self, row: &[u8]) {
+        match QueueRow::message(row) {
+            Ok(message) => self.rows.push((message, -1)),
+            Err(error) => self.unreadable = self.unreadable.take().or(Some(error)),
+        }
+    }
+
+    /// What it comes to for each message, in the order of messages.
+    fn sums(mut self) -> Result<impl Iterator<Item = (u64, i64)>, WriteError> {
+        if let Some(error) = self.unreadable {
+            return Err(WriteError::Row("queue", error));
+        }
+        self.rows.sort_unstable();
+        self.rows.dedup_by(|(next, more), (message, sum)| {
+            let same = next == message;
+            *sum += if same { *more } else { 0 };
+            same
+        });
+        Ok(self.rows.into_iter())
+    }
+}
+
+fn write_meta(transaction: &WriteTransaction, batch: &Batch, commit: u64) -> Result<(), WriteError> {
+    let mut meta = transaction.open_table(META)?;
+    meta.insert(META_COMMITS, commit)?;
+    if let Some(below) = batch.identifiers_below {
+        meta.insert(META_IDENTIFIERS_BELOW, below)?;
+    }
+    Ok(())
 }
 
 /// The sessions of which `part` holds something, in order.
@@ -75,7 +141,11 @@ fn with<'a, P: 'a>(
         .filter(move |(_, part)| !is_empty(part))
 }
 
-fn remove_sessions(transaction: &WriteTransaction, batch: &Batch) -> Result<(), WriteError> {
+fn remove_sessions(
+    transaction: &WriteTransaction,
+    batch: &Batch,
+    references: &mut References,
+) -> Result<(), WriteError> {
     let removed: Vec<u64> =
         batch.sessions.iter().filter(|(_, changes)| changes.removed).map(|(&session, _)| session).collect();
     if removed.is_empty() {
@@ -92,7 +162,10 @@ fn remove_sessions(transaction: &WriteTransaction, batch: &Batch) -> Result<(), 
         let next = session.saturating_add(1);
         sessions.remove(session)?;
         subscriptions.retain_in((session, "")..(next, ""), |_, _| false)?;
-        queue.retain_in((session, 0)..=(session, u64::MAX), |_, _| false)?;
+        queue.retain_in((session, 0)..=(session, u64::MAX), |_, row| {
+            references.went(row);
+            false
+        })?;
         received.retain_in((session, 0)..=(session, u16::MAX), |_, ()| false)?;
         state.retain_in((session, "")..(next, ""), |_, _| false)?;
         dead_letters.retain_in((session, 0)..=(session, u64::MAX), |_, _| false)?;
@@ -124,8 +197,9 @@ fn write_subscriptions(transaction: &WriteTransaction, batch: &Batch, scratch: &
     for (session, subscriptions) in rows {
         for (filter, subscription) in subscriptions {
             let key = (session, filter.as_str());
-            if let &Some((options, identifier)) = subscription {
-                record::encode(scratch, &SubscriptionRow::new(options, identifier))
+            if let &Some(subscription) = subscription {
+                SubscriptionRow::new(subscription)
+                    .encode(scratch)
                     .map_err(|error| WriteError::Row("subscriptions", error))?;
                 table.insert(key, scratch.as_slice())?;
             } else {
@@ -136,19 +210,41 @@ fn write_subscriptions(transaction: &WriteTransaction, batch: &Batch, scratch: &
     Ok(())
 }
 
-fn write_messages(transaction: &WriteTransaction, batch: &Batch, scratch: &mut Vec<u8>) -> Result<(), WriteError> {
-    if batch.messages.is_empty() {
+/// Writes the new messages that are referred to, and deletes those that are not any more.
+fn write_messages(
+    transaction: &WriteTransaction,
+    batch: &Batch,
+    references: References,
+    scratch: &mut Vec<u8>,
+) -> Result<(), WriteError> {
+    let mut sums = references.sums()?.filter(|&(_, sum)| sum != 0).peekable();
+    if sums.peek().is_none() {
         return Ok(());
     }
     let mut table = transaction.open_table(MESSAGES)?;
+    let mut counts = transaction.open_table(REFERENCES)?;
+    let counts_none = counts.is_empty()?;
     let mut released = Vec::new();
-    for (&message, content) in &batch.messages {
-        let Some(content) = content else {
-            released.push(message);
-            continue;
+    for (message, sum) in sums {
+        let (counted, before) = match batch.messages.get(&message) {
+            Some(content) => {
+                record::encode(scratch, &MessageRow::new(content))
+                    .map_err(|error| WriteError::Row("messages", error))?;
+                table.insert(message, scratch.as_slice())?;
+                (false, 0)
+            }
+            None if counts_none => (false, 1),
+            None => counts.get(message)?.map_or((false, 1), |count| (true, i64::from(count.value()))),
         };
-        record::encode(scratch, &MessageRow::new(content)).map_err(|error| WriteError::Row("messages", error))?;
-        table.insert(message, scratch.as_slice())?;
+        let count = before + sum;
+        if count > 1 {
+            counts.insert(message, u32::try_from(count).unwrap_or(u32::MAX))?;
+        } else if counted {
+            counts.remove(message)?;
+        }
+        if count <= 0 {
+            released.push(message);
+        }
     }
     for run in neighbours(&released) {
         if run.len() < NEIGHBOURS_MIN {
@@ -163,7 +259,12 @@ fn write_messages(transaction: &WriteTransaction, batch: &Batch, scratch: &mut V
     Ok(())
 }
 
-fn write_queues(transaction: &WriteTransaction, batch: &Batch, scratch: &mut Vec<u8>) -> Result<(), WriteError> {
+fn write_queues(
+    transaction: &WriteTransaction,
+    batch: &Batch,
+    references: &mut References,
+    scratch: &mut Vec<u8>,
+) -> Result<(), WriteError> {
     let mut rows = with(batch, |changes| &changes.queue, |rows| rows.is_empty()).peekable();
     if rows.peek().is_none() {
         return Ok(());
@@ -175,9 +276,11 @@ fn write_queues(transaction: &WriteTransaction, batch: &Batch, scratch: &mut Vec
         for (&sequence, change) in entries {
             match change {
                 QueueChange::Put { entry, released } => {
-                    record::encode(scratch, &QueueRow::new(entry, *released))
-                        .map_err(|error| WriteError::Row("queue", error))?;
-                    table.insert((session, sequence), scratch.as_slice())?;
+                    QueueRow::new(entry, *released).encode(scratch).map_err(|error| WriteError::Row("queue", error))?;
+                    references.came(entry.message.0);
+                    if let Some(replaced) = table.insert((session, sequence), scratch.as_slice())? {
+                        references.went(replaced.value());
+                    }
                 }
                 QueueChange::Mark { packet_id, released } => {
                     mark(&mut table, (session, sequence), *packet_id, *released, scratch)?;
@@ -185,7 +288,7 @@ fn write_queues(transaction: &WriteTransaction, batch: &Batch, scratch: &mut Vec
                 QueueChange::Delete => dequeued.push(sequence),
             }
         }
-        remove_entries(&mut table, session, &dequeued)?;
+        remove_entries(&mut table, session, &dequeued, references)?;
     }
     Ok(())
 }
@@ -199,25 +302,38 @@ fn mark(
 ) -> Result<(), WriteError> {
     {
         let Some(value) = table.get(key)? else { return Ok(()) };
-        let mut row: QueueRow<'_> = record::decode(value.value()).map_err(|error| WriteError::Row("queue", error))?;
-        row.packet_id = packet_id.map(PacketId::get).or(row.packet_id);
-        row.released |= released;
-        record::encode(scratch, &row).map_err(|error| WriteError::Row("queue", error))?;
+        let unreadable = |error| WriteError::Row("queue", error);
+        let mut row = QueueRow::decode(value.value()).map_err(unreadable)?;
+        row.mark(packet_id, released);
+        row.encode(scratch).map_err(unreadable)?;
     }
     table.insert(key, scratch.as_slice())?;
     Ok(())
 }
 
-fn remove_entries(table: &mut Table<'_, (u64, u64), Bytes>, session: u64, sequences: &[u64]) -> Result<(), WriteError> {
+fn remove_entries(
+    table: &mut Table<'_, (u64, u64), Bytes>,
+    session: u64,
+    sequences: &[u64],
+    references: &mut References,
+) -> Result<(), WriteError> {
     for run in neighbours(sequences) {
         if run.len() < NEIGHBOURS_MIN {
             for &sequence in run {
-                table.remove((session, sequence))?;
+                if let Some(row) = table.remove((session, sequence))? {
+                    references.went(row.value());
+                }
             }
         } else {
             let mut listed = Listed(run);
             let range = (session, run[0])..=(session, run[run.len() - 1]);
-            table.retain_in(range, |(_, sequence), _| !listed.contains(sequence))?;
+            table.retain_in(range, |(_, sequence), row| {
+                let goes = listed.contains(sequence);
+                if goes {
+                    references.went(row);
+                }
+                !goes
+            })?;
         }
     }
     Ok(())

@@ -2,44 +2,36 @@
 //!
 //! A [`Batch`] takes changes in order and keeps, for each row, what applying them one by one would leave: the last
 //! write wins; what a session held goes when the session does; a mark on a queue entry is folded into the entry. A
-//! queue entry or a message that came and went within the batch does not touch the database at all. That is only
-//! right where the database cannot hold the row already, which [`Highest`] knows without looking.
+//! queue entry that came and went within the batch does not touch the database at all. That is only right where the
+//! database cannot hold the row already, which the highest sequence tells without looking. Messages are written only
+//! for the entries that are left; who refers to a message in the database is counted where rows are written.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use vespiary_core::event::{
     Change, DeadLetter, PacketId, PluginName, QueueEntry, Revision, SessionId, SessionRecord, StateWrite,
-    SubscriptionOptions,
+    SubscriptionRecord,
 };
 use vespiary_core::message::Message;
 use vespiary_core::topic::{Topic, TopicFilter};
 
-/// The highest keys that the database may hold. A key above has no row, so deleting it is nothing to do.
-///
-/// Message identifiers and sequences are handed out in growing order and never twice; the store does not trust that,
-/// but it gains from it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Highest {
-    /// Highest message identifier ever stored.
-    pub(super) message: u64,
-    /// Highest sequence ever queued, in any session.
-    pub(super) sequence: u64,
-}
-
 /// The changes of one transaction, coalesced. Fields are rows by key, in the order of keys.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    /// What the database may hold before this batch.
-    before: Highest,
-    /// What it may hold after.
-    after: Highest,
+    /// The highest sequence that the database may hold before this batch. Sequences are handed out in growing order and
+    /// never twice; the store does not trust that, but it gains from it: an entry above has no row.
+    before: u64,
+    /// The highest that it may hold after.
+    after: u64,
+    /// Changes taken, those included that others undid.
+    pub(super) changes: usize,
     /// Identifiers below this are used up.
     pub(super) identifiers_below: Option<u64>,
     /// What happened to sessions, and to what is under them.
     pub(super) sessions: BTreeMap<u64, SessionBatch>,
-    /// Messages stored (`Some`) and released (`None`).
-    pub(super) messages: BTreeMap<u64, Option<Arc<Message>>>,
+    /// Messages that are new. Those that no entry refers to in the end are not written.
+    pub(super) messages: BTreeMap<u64, Arc<Message>>,
     /// Retained messages set (`Some`) and cleared (`None`).
     pub(super) retained: BTreeMap<Topic, Option<Arc<Message>>>,
     /// What happened to plugins, in order: rare, and the history depends on the order.
@@ -54,7 +46,7 @@ pub(super) struct SessionBatch {
     /// The session's record.
     pub(super) record: Option<Box<SessionRecord>>,
     /// Subscriptions made (`Some`) and ended (`None`).
-    pub(super) subscriptions: BTreeMap<TopicFilter, Option<(SubscriptionOptions, Option<u32>)>>,
+    pub(super) subscriptions: BTreeMap<TopicFilter, Option<SubscriptionRecord>>,
     /// Queue entries by sequence.
     pub(super) queue: BTreeMap<u64, QueueChange>,
     /// Packet identifiers of QoS 2 receptions begun (`true`) and ended (`false`).
@@ -86,20 +78,19 @@ pub(super) enum PluginChange {
 }
 
 impl Batch {
-    /// An empty batch on top of a database that holds no keys above `highest`.
-    pub(super) fn new(highest: Highest) -> Self {
+    /// An empty batch on top of a database that holds no sequence above `highest`.
+    pub(super) fn new(highest: u64) -> Self {
         Self { before: highest, after: highest, ..Self::default() }
     }
 
-    /// What the database may hold once this batch is in it.
-    pub(super) fn highest(&self) -> Highest {
+    /// The highest sequence that the database may hold once this batch is in it.
+    pub(super) fn highest(&self) -> u64 {
         self.after
     }
 
     /// Whether there is nothing to write.
     pub(super) fn is_empty(&self) -> bool {
         self.identifiers_below.is_none()
-            && self.messages.is_empty()
             && self.retained.is_empty()
             && self.plugins.is_empty()
             && self.sessions.values().all(SessionBatch::is_empty)
@@ -107,39 +98,32 @@ impl Batch {
 
     /// Takes the next change.
     pub(super) fn push(&mut self, change: Change) {
+        self.changes += 1;
         match change {
             Change::IdentifiersReserved { below } => self.identifiers_below = Some(below),
             Change::SessionStored { session, record } => self.session(session).record = Some(record),
             Change::SessionRemoved { session } => {
                 *self.session(session) = SessionBatch { removed: true, ..SessionBatch::default() };
             }
-            Change::Subscribed { session, filter, options, identifier } => {
-                self.session(session).subscriptions.insert(filter, Some((options, identifier)));
+            Change::Subscribed { session, filter, subscription } => {
+                self.session(session).subscriptions.insert(filter, Some(subscription));
             }
             Change::Unsubscribed { session, filter } => {
                 self.session(session).subscriptions.insert(filter, None);
             }
             Change::MessageStored { message, content } => {
-                self.after.message = self.after.message.max(message.0);
-                self.messages.insert(message.0, Some(content));
-            }
-            Change::MessageReleased { message } => {
-                if message.0 > self.before.message {
-                    self.messages.remove(&message.0);
-                } else {
-                    self.messages.insert(message.0, None);
-                }
+                self.messages.insert(message.0, content);
             }
             Change::Queued { session, sequence, entry } => {
-                self.after.sequence = self.after.sequence.max(sequence.0);
+                self.after = self.after.max(sequence.0);
                 self.session(session).queue.insert(sequence.0, QueueChange::Put { entry, released: false });
             }
             Change::Sent { session, sequence, packet_id } => {
                 self.session(session).mark(sequence.0, Some(packet_id), false);
             }
             Change::Released { session, sequence } => self.session(session).mark(sequence.0, None, true),
-            Change::Dequeued { session, sequence } => {
-                let fresh = sequence.0 > self.before.sequence;
+            Change::Dequeued { session, sequence, message: _ } => {
+                let fresh = sequence.0 > self.before;
                 let queue = &mut self.session(session).queue;
                 if fresh {
                     queue.remove(&sequence.0);
@@ -147,6 +131,7 @@ impl Batch {
                     queue.insert(sequence.0, QueueChange::Delete);
                 }
             }
+            Change::QueueKept { .. } => debug_assert!(false, "the store gives this out and never takes it"),
             Change::Received { session, packet_id } => {
                 self.session(session).received.insert(packet_id.get(), true);
             }
@@ -221,11 +206,11 @@ pub(super) fn weight(change: &Change) -> usize {
         Change::RetainedCleared { topic } => topic.as_str().len(),
         Change::IdentifiersReserved { .. }
         | Change::SessionRemoved { .. }
-        | Change::MessageReleased { .. }
         | Change::Queued { .. }
         | Change::Sent { .. }
         | Change::Released { .. }
         | Change::Dequeued { .. }
+        | Change::QueueKept { .. }
         | Change::Received { .. }
         | Change::ReceivedReleased { .. }
         | Change::PluginActivated { .. }

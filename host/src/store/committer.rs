@@ -4,21 +4,29 @@
 //! empty one, commits all of it in one transaction, and publishes the number of its last change; what arrives
 //! meanwhile makes the next transaction. A group is appended whole, so it is never split.
 //!
-//! The first commit that fails is the last: what it held and what follows is dropped, and the published number stays.
+//! A commit that fails keeps its changes. The database is opened anew, which tells whether the commit took effect all
+//! the same (every transaction writes its number), and what did not is committed again, until it is on disk. What
+//! arrives meanwhile waits. Only what no second attempt can mend, such as damage, is the end: what is not on disk is
+//! dropped then, and the published number stays.
+//!
 //! The buffer has no bound of its own, since a caller cannot wait; callers heed [`Committer::backlog_bytes`].
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use redb::{Database, Durability as RedbDurability};
+use redb::{Durability as RedbDurability, WriteTransaction};
 use tokio::sync::watch;
 use vespiary_core::event::{Change, ChangeNumber};
 
 use super::apply::{self, WriteError};
-use super::batch::{self, Batch, Highest};
+use super::batch::{self, Batch};
+use super::database::LiveDatabase;
+use super::error::StoreError;
+use super::failure::Failure;
+use super::tables;
 
 /// Buffers that grew beyond this many changes are given back after use.
 const BUFFER_KEPT: usize = 16_384;
@@ -31,7 +39,10 @@ const SCRATCH_KEPT_BYTES: usize = 1 << 20;
 pub enum Durability {
     /// All changes up to this number.
     UpTo(ChangeNumber),
-    /// A commit failed, with this reason. Nothing becomes durable any more; what did stays so.
+    /// A commit failed, with this reason, and is tried again now and then. What became durable stays so; further changes
+    /// are kept and wait.
+    Failing(Arc<str>),
+    /// A commit failed for good, with this reason. Nothing becomes durable any more; what did stays so.
     Failed(Arc<str>),
 }
 
@@ -48,6 +59,23 @@ pub struct CommitStatistics {
     pub mean: Duration,
     /// The longest commit.
     pub max: Duration,
+    /// Commits that failed, further attempts at the same included.
+    pub failures: u64,
+}
+
+/// How long the thread waits before it tries again.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pauses {
+    /// After the first failure; doubles with each further one.
+    pub(super) first: Duration,
+    /// The longest.
+    pub(super) longest: Duration,
+}
+
+impl Default for Pauses {
+    fn default() -> Self {
+        Self { first: Duration::from_secs(1), longest: Duration::from_secs(10) }
+    }
 }
 
 /// The buffer, the thread behind it, and what the thread publishes.
@@ -68,8 +96,12 @@ struct Exchange {
     wake: Condvar,
     /// Number of the last durable change.
     durable: AtomicU64,
+    /// Whether commits fail at present.
+    failing: AtomicBool,
     /// Bytes handed over and not yet committed.
     backlog: AtomicUsize,
+    /// Changes that were handed over and never will be.
+    lost: AtomicU64,
     /// Tells whoever waits for a commit.
     watch: watch::Sender<Durability>,
     /// What commits cost.
@@ -87,6 +119,8 @@ struct Waiting {
     bytes: usize,
     /// Whether the thread sleeps and has to be woken.
     asleep: bool,
+    /// Whether somebody could not read, for which the database has to be opened anew.
+    unreadable: bool,
     /// Whether more is taken.
     state: State,
 }
@@ -98,7 +132,7 @@ enum State {
     Open,
     /// The store is closed: what waits is still committed.
     Closed,
-    /// A commit failed.
+    /// A commit failed for good.
     Failed,
 }
 
@@ -112,23 +146,32 @@ struct Totals {
 }
 
 impl Committer {
-    /// Starts the thread. The database holds no keys above `highest`.
-    pub(super) fn start(database: Arc<Database>, highest: Highest) -> std::io::Result<Self> {
+    /// Starts the thread. The database holds no sequence above `highest`; `commits` is the number of its last
+    /// transaction.
+    pub(super) fn start(
+        database: Arc<LiveDatabase>,
+        highest: u64,
+        commits: u64,
+        pauses: Pauses,
+    ) -> std::io::Result<Self> {
         let exchange = Arc::new(Exchange {
             waiting: Mutex::new(Waiting {
                 changes: Vec::new(),
                 last: ChangeNumber(0),
                 bytes: 0,
                 asleep: false,
+                unreadable: false,
                 state: State::Open,
             }),
             wake: Condvar::new(),
             durable: AtomicU64::new(0),
+            failing: AtomicBool::new(false),
             backlog: AtomicUsize::new(0),
+            lost: AtomicU64::new(0),
             watch: watch::Sender::new(Durability::UpTo(ChangeNumber(0))),
             totals: Mutex::new(Totals::default()),
         });
-        let writer = Writer { database, highest, scratch: Vec::new() };
+        let writer = Writer { database, highest, commits, scratch: Vec::new(), pauses };
         let shared = exchange.clone();
         let thread = thread::Builder::new().name("vespiary-store".to_owned()).spawn(move || run(&shared, writer))?;
         Ok(Self { exchange, thread: Mutex::new(Some(thread)) })
@@ -142,6 +185,7 @@ impl Committer {
         let bytes: usize = changes.iter().map(batch::weight).sum();
         let mut waiting = locked(&self.exchange.waiting);
         if waiting.state != State::Open {
+            self.exchange.lost.fetch_add(changes.len() as u64, Ordering::Relaxed);
             changes.clear();
             return;
         }
@@ -164,6 +208,24 @@ impl Committer {
     /// Number of the last durable change.
     pub(super) fn durable(&self) -> ChangeNumber {
         ChangeNumber(self.exchange.durable.load(Ordering::Acquire))
+    }
+
+    /// Whether commits fail at present, and are tried again.
+    pub(super) fn is_failing(&self) -> bool {
+        self.exchange.failing.load(Ordering::Acquire)
+    }
+
+    /// Somebody could not read: the database is opened anew, if that has not been done already.
+    pub(super) fn cannot_read(&self) {
+        let mut waiting = locked(&self.exchange.waiting);
+        waiting.unreadable = !self.is_failing();
+        waiting.asleep = false;
+        self.exchange.wake.notify_one();
+    }
+
+    /// Changes that were handed over and never will be durable.
+    pub(super) fn lost(&self) -> u64 {
+        self.exchange.lost.load(Ordering::Relaxed)
     }
 
     /// Follows what is durable.
@@ -199,11 +261,21 @@ impl Committer {
     }
 }
 
+/// What the thread has to do.
+struct Work {
+    /// Number of the last change taken.
+    last: ChangeNumber,
+    /// Weight of what was taken.
+    bytes: usize,
+    /// Whether the database has to be opened anew first.
+    unreadable: bool,
+}
+
 impl Exchange {
     /// Waits for changes and swaps them for the empty `changes`. `None` when the store is closed and nothing waits.
-    fn take(&self, changes: &mut Vec<Change>) -> Option<(ChangeNumber, usize)> {
+    fn take(&self, changes: &mut Vec<Change>) -> Option<Work> {
         let mut waiting = locked(&self.waiting);
-        while waiting.changes.is_empty() {
+        while waiting.changes.is_empty() && !waiting.unreadable {
             if waiting.state != State::Open {
                 return None;
             }
@@ -212,22 +284,41 @@ impl Exchange {
         }
         waiting.asleep = false;
         std::mem::swap(&mut waiting.changes, changes);
-        Some((waiting.last, std::mem::take(&mut waiting.bytes)))
+        let bytes = std::mem::take(&mut waiting.bytes);
+        Some(Work { last: waiting.last, bytes, unreadable: std::mem::take(&mut waiting.unreadable) })
     }
 
-    fn succeed(&self, last: ChangeNumber, bytes: usize) {
-        self.durable.store(last.0, Ordering::Release);
-        self.backlog.fetch_sub(bytes, Ordering::Relaxed);
-        self.watch.send_replace(Durability::UpTo(last));
+    fn succeed(&self, work: &Work) {
+        self.durable.store(work.last.0, Ordering::Release);
+        self.backlog.fetch_sub(work.bytes, Ordering::Relaxed);
+        self.failing.store(false, Ordering::Release);
+        self.watch.send_replace(Durability::UpTo(work.last));
     }
 
-    fn fail(&self, reason: &str) {
+    /// Something failed that is tried again.
+    fn failing(&self, reason: &Arc<str>) {
+        locked(&self.totals).statistics.failures += 1;
+        self.failing.store(true, Ordering::Release);
+        self.watch.send_replace(Durability::Failing(reason.clone()));
+    }
+
+    /// Waits before the next attempt, but no longer than the store is open; whether it is closed.
+    fn pause(&self, pause: Duration) -> bool {
+        let is_open = |waiting: &mut Waiting| waiting.state == State::Open;
+        let waited = self.wake.wait_timeout_while(locked(&self.waiting), pause, is_open);
+        waited.unwrap_or_else(PoisonError::into_inner).0.state != State::Open
+    }
+
+    /// Something failed for good, and with it `changes` that were taken.
+    fn fail(&self, reason: &str, changes: usize) {
         let durable = self.durable.load(Ordering::Acquire);
-        tracing::error!(durable, "cannot commit to the database, nothing is stored any more: {reason}");
         let mut waiting = locked(&self.waiting);
+        let lost = (changes + waiting.changes.len()) as u64;
         waiting.state = State::Failed;
         waiting.changes = Vec::new();
         drop(waiting);
+        self.lost.fetch_add(lost, Ordering::Relaxed);
+        tracing::error!(durable, lost, "cannot commit to the database, nothing is stored any more: {reason}");
         self.backlog.store(0, Ordering::Relaxed);
         self.watch.send_replace(Durability::Failed(reason.into()));
     }
@@ -247,19 +338,56 @@ impl Exchange {
 /// The thread.
 fn run(exchange: &Exchange, mut writer: Writer) {
     let mut changes = Vec::new();
-    while let Some((last, bytes)) = exchange.take(&mut changes) {
-        let (count, started) = (changes.len(), Instant::now());
-        // redb may panic on a file that was altered behind its back; those who wait have to hear of it.
-        match catch_unwind(AssertUnwindSafe(|| writer.commit(&mut changes))) {
-            Ok(Ok(wrote)) => {
-                exchange.count(count, wrote, started.elapsed());
-                exchange.succeed(last, bytes);
+    while let Some(work) = exchange.take(&mut changes) {
+        let started = Instant::now();
+        let batch = writer.batch(&mut changes);
+        let (count, mut wrote) = (batch.changes, !batch.is_empty());
+        let outcome = match work.unreadable {
+            true => Err(Failure::unreadable()),
+            false if wrote => writer.commit(&batch),
+            false => writer.skip(&batch),
+        };
+        if let Err(failure) = outcome {
+            if let Err(reason) = recover(exchange, &mut writer, batch, failure) {
+                return exchange.fail(&reason, count);
             }
-            Ok(Err(error)) => return exchange.fail(&error.to_string()),
-            Err(_) => return exchange.fail("the database library panicked"),
+            wrote = true;
         }
+        exchange.count(count, wrote, started.elapsed());
+        exchange.succeed(&work);
         if changes.capacity() > BUFFER_KEPT {
             changes = Vec::new();
+        }
+    }
+}
+
+/// Tries until the batch is on disk. An error is the end.
+fn recover(exchange: &Exchange, writer: &mut Writer, mut batch: Batch, failure: Failure) -> Result<(), Arc<str>> {
+    let mut reason = failure.passing()?;
+    let path = writer.database.path().clone();
+    tracing::error!(
+        path = %path.display(),
+        "cannot write to the database: {}; {}. What is to be kept is refused meanwhile; trying again at least every {} s",
+        reason.text,
+        reason.advice,
+        writer.pauses.longest.as_secs(),
+    );
+    let failed_at = Instant::now();
+    let mut pause = writer.pauses.first;
+    loop {
+        writer.database.fail(&reason.text);
+        exchange.failing(&reason.text);
+        let closing = exchange.pause(pause);
+        pause = (pause * 2).min(writer.pauses.longest);
+        match writer.try_again(&mut batch) {
+            Ok(()) => {
+                tracing::info!(path = %path.display(), after = ?failed_at.elapsed(), "the database can be written to again");
+                return Ok(());
+            }
+            Err(failure) => reason = failure.passing()?,
+        }
+        if closing {
+            return Err(reason.text);
         }
     }
 }
@@ -267,42 +395,81 @@ fn run(exchange: &Exchange, mut writer: Writer) {
 /// Writes transactions.
 struct Writer {
     /// Where to.
-    database: Arc<Database>,
-    /// The highest keys the database may hold.
-    highest: Highest,
+    database: Arc<LiveDatabase>,
+    /// The highest sequence that the database may hold.
+    highest: u64,
+    /// The number of the last transaction in the database.
+    commits: u64,
     /// Where values are encoded.
     scratch: Vec<u8>,
+    /// How long to wait before trying again.
+    pauses: Pauses,
 }
 
 impl Writer {
-    /// Commits the changes, and empties the list. Whether there was anything to write in the end.
-    fn commit(&mut self, changes: &mut Vec<Change>) -> Result<bool, WriteError> {
+    /// Coalesces the changes, and empties the list.
+    fn batch(&mut self, changes: &mut Vec<Change>) -> Batch {
         let mut batch = Batch::new(self.highest);
-        for change in changes.drain(..) {
-            batch.push(change);
-        }
-        let wrote = !batch.is_empty();
-        if wrote {
-            commit_batch(&self.database, &batch, &mut self.scratch)?;
-        }
+        changes.drain(..).for_each(|change| batch.push(change));
+        batch
+    }
+
+    /// Takes note of a batch with nothing to write.
+    fn skip(&mut self, batch: &Batch) -> Result<(), Failure> {
+        self.highest = batch.highest();
+        Ok(())
+    }
+
+    /// Commits a batch, also one with nothing to write.
+    fn commit(&mut self, batch: &Batch) -> Result<(), Failure> {
+        // redb may panic on a file that was altered behind its back; those who wait have to hear of it.
+        catch_unwind(AssertUnwindSafe(|| {
+            let transaction = self.database.begin_write()?;
+            write_batch(transaction, batch, self.commits + 1, &mut self.scratch)
+        }))
+        .map_err(|_| Failure::Final("the database library panicked".into()))??;
+        self.commits += 1;
         self.highest = batch.highest();
         if self.scratch.capacity() > SCRATCH_KEPT_BYTES {
             self.scratch = Vec::new();
         }
-        Ok(wrote)
+        Ok(())
+    }
+
+    /// Opens the database anew, and commits what of the batch is not in it.
+    fn try_again(&mut self, batch: &mut Batch) -> Result<(), Failure> {
+        let found = catch_unwind(AssertUnwindSafe(|| {
+            self.database.reopen()?;
+            let path = self.database.path();
+            self.database.read(|database| tables::commits(database).map_err(StoreError::database("read", path)))
+        }))
+        .map_err(|_| Failure::Final("the database library panicked".into()))??;
+        if found == self.commits + 1 {
+            // The commit that failed had taken effect. What is left is to show that the disk takes writes.
+            self.commits = found;
+            *batch = Batch::new(batch.highest());
+        } else if found != self.commits {
+            let reason = format!("transaction {} was on disk, and what is found is {found}", self.commits);
+            return Err(Failure::Final(reason.into()));
+        }
+        self.commit(batch)
     }
 }
 
-/// Writes a batch in one durable transaction.
-pub(super) fn commit_batch(database: &Database, batch: &Batch, scratch: &mut Vec<u8>) -> Result<(), WriteError> {
-    let mut transaction = database.begin_write().map_err(redb::Error::from)?;
+/// Writes a batch in one durable transaction with this number.
+pub(super) fn write_batch(
+    mut transaction: WriteTransaction,
+    batch: &Batch,
+    commit: u64,
+    scratch: &mut Vec<u8>,
+) -> Result<(), WriteError> {
     transaction.set_durability(RedbDurability::Immediate).map_err(redb::Error::from)?;
-    apply::write(&transaction, batch, scratch)?;
+    apply::write(&transaction, batch, commit, scratch)?;
     transaction.commit().map_err(redb::Error::from)?;
     Ok(())
 }
 
 /// A lock; what it guards is whole even where a holder panicked, for holders only assign.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -6,6 +6,7 @@
 use std::cell::Cell;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -134,6 +135,27 @@ pub(super) fn open_database(directory: &Path, options: &StoreOptions) -> Result<
     Ok(database)
 }
 
+/// Opens a database again after an operation on it has failed. There has to be one: none is made.
+pub(super) fn reopen_database(directory: &Path, options: &StoreOptions) -> Result<Database, StoreError> {
+    let path = database_path(directory);
+    sync_and_forget(&path)?;
+    let database = builder(options, false, &path).open(&path).map_err(StoreError::database("open", &path))?;
+    check_version(&database, directory)?;
+    Ok(database)
+}
+
+/// Sees to it that a file is read from its disk. After a sync that failed, the system may go on showing in memory what
+/// never got there.
+fn sync_and_forget(path: &Path) -> Result<(), StoreError> {
+    let file = File::open(path).map_err(StoreError::io("open", path))?;
+    file.sync_all().map_err(StoreError::io("sync", path))?;
+    // SAFETY: the descriptor is open for the call; the call touches no memory of ours.
+    match unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) } {
+        0 => Ok(()),
+        error => Err(StoreError::io("read anew", path)(io::Error::from_raw_os_error(error))),
+    }
+}
+
 /// Makes a database under another name, and renames it when it is whole and on disk.
 fn create_database(directory: &Path, new: &Path, path: &Path) -> Result<(), StoreError> {
     let file = OpenOptions::new()
@@ -175,12 +197,17 @@ pub(super) fn builder(options: &StoreOptions, verify: bool, path: &Path) -> Buil
     builder
 }
 
-/// Refuses a database that a newer program wrote, and one that says nothing of its version.
+/// Refuses a database that a newer program wrote, and one that says nothing of its version; brings an older one up to
+/// date.
 pub(super) fn check_version(database: &Database, directory: &Path) -> Result<(), StoreError> {
     let path = database_path(directory);
     match tables::format_version(database).map_err(StoreError::database("read", &path))? {
         None => Err(StoreError::Damaged { path, reason: "it has no format version".to_owned() }),
         Some(tables::FORMAT_VERSION) => Ok(()),
+        Some(tables::UNCOUNTED_FORMAT_VERSION) => {
+            tracing::info!(path = %path.display(), "bringing the database to format version {}", tables::FORMAT_VERSION);
+            tables::count_references(database).map_err(|error| error.of_store("migrate", &path))
+        }
         Some(found) if found > tables::FORMAT_VERSION => {
             Err(StoreError::Newer { path: directory.to_owned(), found, supported: tables::FORMAT_VERSION })
         }

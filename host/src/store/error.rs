@@ -6,6 +6,7 @@
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::record::InvalidRow;
 
@@ -80,6 +81,24 @@ pub enum StoreError {
         /// The digest it has.
         found: String,
     },
+    /// Operations on the database fail at present; it will be opened anew.
+    #[error("database {} cannot be used at present: {reason}", .path.display())]
+    Failing {
+        /// The database file.
+        path: PathBuf,
+        /// What failed.
+        reason: Arc<str>,
+    },
+    /// Changes were handed over that will never be on disk.
+    #[error("{changes} changes are not in database {} and are lost: {reason}", .path.display())]
+    Lost {
+        /// The database file.
+        path: PathBuf,
+        /// How many.
+        changes: u64,
+        /// What failed.
+        reason: Arc<str>,
+    },
     /// The store was closed before.
     #[error("database {} is closed", .path.display())]
     Closed {
@@ -102,6 +121,11 @@ impl fmt::Display for LockHolder {
 }
 
 impl StoreError {
+    /// Whether the store is failing at present, so that the same may succeed later.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Failing { .. } | Self::Database { .. })
+    }
+
     /// For `map_err` on operations of the operating system.
     pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { action, path: path.to_owned(), source }

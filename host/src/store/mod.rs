@@ -1,8 +1,9 @@
 //! The store: everything that survives a restart, in one redb file with components beside it.
 //!
 //! [`Store::commit`] takes the broker's changes and never waits; a thread of its own writes them in groups and reports
-//! what is durable. [`Store::open`] gives back the changes that make an equal broker. Nothing here knows what a change
-//! means to MQTT; the tables are described in `docs/storage.md`.
+//! what is durable. [`Store::open`] gives back the changes that make an equal broker, but for the queues of clients: they
+//! are read back by another thread, in pieces, as [`Store::load`] asks for them. Nothing here knows what a change means
+//! to MQTT; the tables are described in `docs/storage.md`.
 //!
 //! Invariants: a group of changes is in the database whole or not at all; groups become durable in the order in which
 //! they were handed over; a file that cannot be read is reported and never replaced.
@@ -11,33 +12,41 @@ mod apply;
 mod batch;
 mod committer;
 mod components;
+mod database;
 mod directory;
 mod error;
+mod failure;
+mod loader;
 mod record;
 mod restore;
 mod snapshot;
 mod tables;
 
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use redb::Database;
+use redb::{Database, ReadableDatabase, ReadableTableMetadata};
 use tokio::sync::watch;
 use vespiary_core::event::{Change, ChangeNumber, DeadLetter, PluginName, Revision, Sequence, SessionId};
 
 pub use committer::{CommitStatistics, Durability};
 pub use components::Components;
 pub use error::{LockHolder, StoreError};
+pub use loader::{LoadAnswer, LoadRequest, LoadStatistics};
 pub use record::InvalidRow;
 pub use snapshot::StateSnapshot;
 
-use committer::Committer;
+use committer::{Committer, Pauses};
+use database::{LiveDatabase, Reopen};
+use loader::Loader;
 
 /// How the store is opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,20 +84,30 @@ pub struct Opened {
 struct Inner {
     /// The thread that writes.
     committer: Committer,
-    /// The database and the lock of its directory, until the store is closed. The thread has the database too.
-    files: RwLock<Option<Files>>,
-    /// The database file, for errors.
-    path: Arc<Path>,
-    /// The components beside it.
+    /// The thread that reads queues back.
+    loader: Loader,
+    /// The database.
+    database: Arc<LiveDatabase>,
+    /// Keeps other processes out, until the store is closed.
+    lock: Mutex<Option<File>>,
+    /// The components beside the database.
     components: Components,
 }
 
-/// What an open store holds open. The database is closed before the lock goes.
-struct Files {
+/// The parts of a store that is being opened.
+struct Parts {
     /// The database.
-    database: Arc<Database>,
-    /// Keeps other processes out while it lives.
-    _lock: File,
+    database: Database,
+    /// Its file, for errors.
+    path: Arc<Path>,
+    /// Opens it again after a failure.
+    reopen: Reopen,
+    /// How long to wait before that.
+    pauses: Pauses,
+    /// The components beside it.
+    components: Components,
+    /// Keeps other processes out.
+    lock: File,
 }
 
 impl Store {
@@ -101,7 +120,10 @@ impl Store {
         // redb may panic on a file that was altered behind its back; that is damage to report like any other.
         catch_unwind(AssertUnwindSafe(|| {
             let database = directory::open_database(directory, options)?;
-            Self::start(database, path.clone(), components, lock)
+            let (data, options) = (directory.to_owned(), options.clone());
+            let reopen: Reopen = Box::new(move || directory::reopen_database(&data, &options));
+            let pauses = Pauses::default();
+            Self::start(Parts { database, path: path.clone(), reopen, pauses, components, lock })
         }))
         .unwrap_or_else(|panic| {
             let text = panic.downcast_ref::<String>().map(String::as_str);
@@ -111,26 +133,30 @@ impl Store {
         })
     }
 
-    /// Reads an open database back, and starts the thread that writes.
-    fn start(database: Database, path: Arc<Path>, components: Components, lock: File) -> Result<Opened, StoreError> {
+    /// Reads an open database back, and starts the threads.
+    fn start(parts: Parts) -> Result<Opened, StoreError> {
+        let Parts { database, path, reopen, pauses, components, lock } = parts;
         let started = Instant::now();
         let restored = restore::read(&database, &path)?;
+        let commits = tables::commits(&database).map_err(StoreError::database("read", &path))?;
         if started.elapsed() > directory::PROGRESS_INTERVAL {
             let changes = restored.changes.len();
             tracing::info!(path = %path.display(), changes, elapsed = ?started.elapsed(), "read the database back");
         }
-        let database = Arc::new(database);
-        let committer = Committer::start(database.clone(), restored.highest)
-            .map_err(StoreError::io("start the thread that writes to", &path))?;
-        let files = RwLock::new(Some(Files { database, _lock: lock }));
-        let store = Self { inner: Arc::new(Inner { committer, files, path, components }) };
+        let database = Arc::new(LiveDatabase::new(database, path.clone(), reopen));
+        let no_thread = || StoreError::io("start a thread for", &path);
+        let committer = Committer::start(database.clone(), restored.highest, commits, pauses).map_err(no_thread())?;
+        let loader = Loader::start(database.clone(), committer.watch()).map_err(no_thread())?;
+        let lock = Mutex::new(Some(lock));
+        let store = Self { inner: Arc::new(Inner { committer, loader, database, lock, components }) };
         Ok(Opened { store, changes: restored.changes })
     }
 
     /// Hands over changes as one group, which will be durable whole or not at all; empties the list. Never waits for
     /// the disk. `last` is the number of the last of them. Groups come in the order of their numbers.
     ///
-    /// After a failed commit, or once closed, changes are dropped: their numbers never become durable.
+    /// While commits fail, changes are kept and wait. After one has failed for good, or once closed, changes are
+    /// dropped: their numbers never become durable.
     pub fn commit(&self, changes: &mut Vec<Change>, last: ChangeNumber) {
         self.inner.committer.commit(changes, last);
     }
@@ -145,6 +171,42 @@ impl Store {
         self.inner.committer.watch()
     }
 
+    /// Whether commits fail at present, and are tried again: what is handed over then becomes durable nobody knows when.
+    pub fn is_failing(&self) -> bool {
+        self.inner.committer.is_failing()
+    }
+
+    /// Asks for entries of a queue. The answer goes to whom [`Store::answer_loads`] said.
+    pub fn load(&self, request: LoadRequest) {
+        self.inner.loader.ask(request);
+    }
+
+    /// Says who gets the answers to [`Store::load`]; for once and all.
+    pub fn answer_loads(&self, answer: LoadAnswer) {
+        self.inner.loader.answer_to(answer);
+    }
+
+    /// The oldest answer that was not taken yet has been taken. To be said of each, or answers stop coming: those that
+    /// are not taken are bounded.
+    pub fn load_taken(&self) {
+        self.inner.loader.taken();
+    }
+
+    /// What reading queues back cost so far.
+    pub fn loads(&self) -> LoadStatistics {
+        self.inner.loader.statistics()
+    }
+
+    /// Messages in queues and inboxes, each counted once.
+    pub fn stored_messages(&self) -> Result<u64, StoreError> {
+        let path = self.inner.database.path();
+        self.read(|database| {
+            let transaction = database.begin_read().map_err(StoreError::database("read", path))?;
+            let table = transaction.open_table(tables::MESSAGES).map_err(StoreError::database("read", path))?;
+            table.len().map_err(StoreError::database("read", path))
+        })
+    }
+
     /// Memory in changes handed over and not yet committed, in bytes, roughly. Callers take in less above a bound.
     pub fn backlog_bytes(&self) -> usize {
         self.inner.committer.backlog_bytes()
@@ -152,18 +214,18 @@ impl Store {
 
     /// A plugin's state as it is committed now. Keep it for one batch only: it keeps freed pages from being reused.
     pub fn snapshot(&self, session: SessionId) -> Result<StateSnapshot, StoreError> {
-        self.read(|database| StateSnapshot::take(database, &self.inner.path, session))
+        self.read(|database| StateSnapshot::take(database, self.inner.database.path(), session))
     }
 
     /// Up to `limit` dead letters of a plugin, oldest first.
     pub fn dead_letters(&self, session: SessionId, limit: usize) -> Result<Vec<(Sequence, DeadLetter)>, StoreError> {
-        self.read(|database| snapshot::dead_letters(database, &self.inner.path, session, limit))
+        self.read(|database| snapshot::dead_letters(database, self.inner.database.path(), session, limit))
     }
 
     /// The revisions kept of a plugin, highest number first: those of the last ten numbers that were activated, and
     /// the active one.
     pub fn plugin_history(&self, plugin: &PluginName) -> Result<Vec<Revision>, StoreError> {
-        self.read(|database| snapshot::revisions(database, &self.inner.path, plugin))
+        self.read(|database| snapshot::revisions(database, self.inner.database.path(), plugin))
     }
 
     /// The components of plugins.
@@ -176,42 +238,46 @@ impl Store {
         self.inner.committer.statistics()
     }
 
-    /// Commits what waits, ends the thread, closes the database and releases the directory. Reading afterwards fails
-    /// with [`StoreError::Closed`].
-    pub fn close(&self) {
-        self.inner.close();
+    /// Commits what waits, ends the threads, closes the database and releases the directory. Reading afterwards fails
+    /// with [`StoreError::Closed`]. An error says that changes were handed over that are not on disk.
+    pub fn close(&self) -> Result<(), StoreError> {
+        self.inner.close()
     }
 
     fn read<T>(&self, operation: impl FnOnce(&Database) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let files = self.inner.files.read().unwrap_or_else(PoisonError::into_inner);
-        match &*files {
-            Some(files) => operation(&files.database),
-            None => Err(StoreError::Closed { path: self.inner.path.to_path_buf() }),
+        let outcome = self.inner.database.read(operation);
+        if let Err(StoreError::Database { .. }) = &outcome {
+            self.inner.committer.cannot_read();
         }
+        outcome
     }
 }
 
 impl Inner {
-    fn close(&self) {
+    fn close(&self) -> Result<(), StoreError> {
         self.committer.close();
-        let files = self.files.write().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(Files { database, _lock }) = files else { return };
-        // The thread has ended and readers are locked out, so this is the last reference.
-        let closed = Arc::into_inner(database).map(Database::close);
-        if let Some(Err(error)) = closed {
-            tracing::warn!(path = %self.path.display(), "the database did not close cleanly: {error}");
+        self.loader.close();
+        self.database.close();
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match (self.committer.lost(), &*self.committer.watch().borrow()) {
+            (changes @ 1.., Durability::Failed(reason) | Durability::Failing(reason)) => {
+                let path = self.database.path().to_path_buf();
+                Err(StoreError::Lost { path, changes, reason: reason.clone() })
+            }
+            _ => Ok(()),
         }
     }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.close();
+        // What is lost has been logged.
+        let _ = self.close();
     }
 }
 
 impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Store").field("path", &self.inner.path).finish_non_exhaustive()
+        f.debug_struct("Store").field("path", self.inner.database.path()).finish_non_exhaustive()
     }
 }

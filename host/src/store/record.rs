@@ -2,20 +2,26 @@
 //!
 //! A value is one version byte and a postcard record. The records are types of their own, so that the core may change
 //! without changing the disk, and they borrow, so that encoding copies nothing but into the scratch buffer. Changing a
-//! record means a new version byte, and decoding the old one too.
+//! record means a new version byte, and decoding the old one too: fields are added at the end, so that the record of
+//! an earlier version is the beginning of a later one's.
 
 use std::borrow::Cow;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize, Serializer};
 use vespiary_core::event::{
-    DeadLetter, PacketId, QueueEntry, RetainHandling, Revision, SessionId, SessionRecord, SubscriptionOptions, Will,
+    DeadLetter, PacketId, QueueEntry, RetainHandling, Revision, SessionId, SessionRecord, ShareNumber,
+    SubscriptionOptions, SubscriptionRecord, Will,
 };
 use vespiary_core::message::{Message, MessageId, MessageProperties, Qos, Timestamp};
 use vespiary_core::topic::{InvalidTopic, Topic};
 
-/// The version byte that every value begins with today.
+/// The version byte of values whose record has never changed.
 pub(super) const RECORD_VERSION: u8 = 1;
+
+/// The version byte of queue entries and subscriptions, which know of shared subscriptions since then.
+const SHARED_VERSION: u8 = 2;
 
 /// Why a value cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -24,7 +30,7 @@ pub enum InvalidRow {
     #[error("it is empty")]
     Empty,
     /// Its version byte is unknown.
-    #[error("its version is {0}, not {RECORD_VERSION}")]
+    #[error("its version {0} is unknown")]
     Version(u8),
     /// It is not a record of its table.
     #[error("it cannot be decoded: {0}")]
@@ -42,26 +48,39 @@ pub enum InvalidRow {
 
 /// Encodes a record, with its version byte, into `scratch`, replacing what was there.
 pub(super) fn encode(scratch: &mut Vec<u8>, record: &impl Serialize) -> Result<(), InvalidRow> {
+    encode_as(RECORD_VERSION, scratch, record)
+}
+
+fn encode_as(version: u8, scratch: &mut Vec<u8>, record: &impl Serialize) -> Result<(), InvalidRow> {
     let mut buffer = std::mem::take(scratch);
     buffer.clear();
-    buffer.push(RECORD_VERSION);
+    buffer.push(version);
     *scratch = postcard::to_extend(record, buffer)?;
     Ok(())
 }
 
 /// Decodes a value written by [`encode`]; the record borrows from it.
 pub(super) fn decode<'a, R: Deserialize<'a>>(value: &'a [u8]) -> Result<R, InvalidRow> {
-    let (record, rest) = postcard::take_from_bytes(unversioned(value)?)?;
-    if rest.is_empty() { Ok(record) } else { Err(InvalidRow::TrailingBytes(rest.len())) }
+    whole(unversioned(value)?)
 }
 
 /// A value without its version byte, which is checked.
 pub(super) fn unversioned(value: &[u8]) -> Result<&[u8], InvalidRow> {
-    match value.split_first() {
-        None => Err(InvalidRow::Empty),
-        Some((&RECORD_VERSION, rest)) => Ok(rest),
-        Some((&version, _)) => Err(InvalidRow::Version(version)),
+    match versioned(value)? {
+        (RECORD_VERSION, rest) => Ok(rest),
+        (version, _) => Err(InvalidRow::Version(version)),
     }
+}
+
+/// The version byte of a value, and the rest of it.
+fn versioned(value: &[u8]) -> Result<(u8, &[u8]), InvalidRow> {
+    value.split_first().map(|(&version, rest)| (version, rest)).ok_or(InvalidRow::Empty)
+}
+
+/// Decodes a record that is all there is.
+fn whole<'a, R: Deserialize<'a>>(bytes: &'a [u8]) -> Result<R, InvalidRow> {
+    let (record, rest) = postcard::take_from_bytes(bytes)?;
+    if rest.is_empty() { Ok(record) } else { Err(InvalidRow::TrailingBytes(rest.len())) }
 }
 
 /// Serialises bytes in one piece; serde takes a plain slice for a sequence of numbers.
@@ -214,6 +233,13 @@ impl<'a> SessionRow<'a> {
 /// A subscription, in `subscriptions`.
 #[derive(Serialize, Deserialize)]
 pub(super) struct SubscriptionRow {
+    first: FirstSubscriptionRow,
+    share: Option<u16>,
+}
+
+/// A subscription as version 1 has it.
+#[derive(Serialize, Deserialize)]
+struct FirstSubscriptionRow {
     maximum_qos: u8,
     no_local: bool,
     retain_as_published: bool,
@@ -223,8 +249,9 @@ pub(super) struct SubscriptionRow {
 }
 
 impl SubscriptionRow {
-    pub(super) fn new(options: SubscriptionOptions, identifier: Option<u32>) -> Self {
-        Self {
+    pub(super) fn new(subscription: SubscriptionRecord) -> Self {
+        let SubscriptionRecord { options, identifier, share } = subscription;
+        let first = FirstSubscriptionRow {
             maximum_qos: options.maximum_qos as u8,
             no_local: options.no_local,
             retain_as_published: options.retain_as_published,
@@ -234,64 +261,117 @@ impl SubscriptionRow {
                 RetainHandling::Never => 2,
             },
             identifier,
+        };
+        Self { first, share: share.map(|share| share.0.get()) }
+    }
+
+    pub(super) fn encode(&self, scratch: &mut Vec<u8>) -> Result<(), InvalidRow> {
+        encode_as(SHARED_VERSION, scratch, self)
+    }
+
+    pub(super) fn decode(value: &[u8]) -> Result<Self, InvalidRow> {
+        match versioned(value)? {
+            (SHARED_VERSION, rest) => whole(rest),
+            (RECORD_VERSION, rest) => Ok(Self { first: whole(rest)?, share: None }),
+            (version, _) => Err(InvalidRow::Version(version)),
         }
     }
 
-    pub(super) fn options(&self) -> Result<(SubscriptionOptions, Option<u32>), InvalidRow> {
+    pub(super) fn subscription(&self) -> Result<SubscriptionRecord, InvalidRow> {
         let options = SubscriptionOptions {
-            maximum_qos: qos(self.maximum_qos)?,
-            no_local: self.no_local,
-            retain_as_published: self.retain_as_published,
-            retain_handling: match self.retain_handling {
+            maximum_qos: qos(self.first.maximum_qos)?,
+            no_local: self.first.no_local,
+            retain_as_published: self.first.retain_as_published,
+            retain_handling: match self.first.retain_handling {
                 0 => RetainHandling::AtSubscribe,
                 1 => RetainHandling::IfNew,
                 2 => RetainHandling::Never,
                 _ => return Err(InvalidRow::Field("retain_handling")),
             },
         };
-        Ok((options, self.identifier))
+        Ok(SubscriptionRecord { options, identifier: self.first.identifier, share: share(self.share)? })
     }
 }
 
 /// An entry of a session's queue, in `queue`.
 #[derive(Serialize, Deserialize)]
 pub(super) struct QueueRow<'a> {
+    #[serde(borrow)]
+    first: FirstQueueRow<'a>,
+    share: Option<u16>,
+    pub(super) weight: u32,
+}
+
+/// An entry of a session's queue as version 1 has it.
+#[derive(Serialize, Deserialize)]
+struct FirstQueueRow<'a> {
     message: u64,
     qos: u8,
     retain: bool,
     subscription_identifiers: Option<Cow<'a, [u32]>>,
     /// The identifier it is in flight under.
-    pub(super) packet_id: Option<u16>,
+    packet_id: Option<u16>,
     /// Whether PUBREC came, so that only PUBREL is sent from now on.
-    pub(super) released: bool,
+    released: bool,
 }
 
 impl<'a> QueueRow<'a> {
     pub(super) fn new(entry: &'a QueueEntry, released: bool) -> Self {
-        Self {
+        let first = FirstQueueRow {
             message: entry.message.0,
             qos: entry.qos as u8,
             retain: entry.retain,
             subscription_identifiers: entry.subscription_identifiers.as_deref().map(Cow::Borrowed),
             packet_id: entry.packet_id.map(PacketId::get),
             released,
+        };
+        Self { first, share: entry.share.map(|share| share.0.get()), weight: entry.weight }
+    }
+
+    pub(super) fn encode(&self, scratch: &mut Vec<u8>) -> Result<(), InvalidRow> {
+        encode_as(SHARED_VERSION, scratch, self)
+    }
+
+    /// Decodes a row. One of version 1 has no weight.
+    pub(super) fn decode(value: &'a [u8]) -> Result<Self, InvalidRow> {
+        match versioned(value)? {
+            (SHARED_VERSION, rest) => whole(rest),
+            (RECORD_VERSION, rest) => Ok(Self { first: whole(rest)?, share: None, weight: 0 }),
+            (version, _) => Err(InvalidRow::Version(version)),
         }
+    }
+
+    /// The message that a row refers to; nothing else of it is looked at.
+    pub(super) fn message(value: &[u8]) -> Result<u64, InvalidRow> {
+        match versioned(value)? {
+            (RECORD_VERSION | SHARED_VERSION, rest) => Ok(postcard::take_from_bytes(rest)?.0),
+            (version, _) => Err(InvalidRow::Version(version)),
+        }
+    }
+
+    /// Notes that it is in flight under `packet_id`, if one is given, and that PUBREC came.
+    pub(super) fn mark(&mut self, packet_id: Option<PacketId>, released: bool) {
+        self.first.packet_id = packet_id.map(PacketId::get).or(self.first.packet_id);
+        self.first.released |= released;
     }
 
     /// The entry, and whether it is released.
     pub(super) fn entry(self) -> Result<(QueueEntry, bool), InvalidRow> {
-        let packet_id = match self.packet_id {
+        let Self { first, share: through, weight } = self;
+        let packet_id = match first.packet_id {
             None => None,
             Some(id) => Some(PacketId::new(id).ok_or(InvalidRow::Field("packet_id"))?),
         };
         let entry = QueueEntry {
-            message: MessageId(self.message),
-            qos: qos(self.qos)?,
-            retain: self.retain,
-            subscription_identifiers: self.subscription_identifiers.map(|identifiers| Arc::from(&*identifiers)),
+            message: MessageId(first.message),
+            qos: qos(first.qos)?,
+            retain: first.retain,
+            subscription_identifiers: first.subscription_identifiers.map(|identifiers| Arc::from(&*identifiers)),
             packet_id,
+            share: share(through)?,
+            weight,
         };
-        Ok((entry, self.released))
+        Ok((entry, first.released))
     }
 }
 
@@ -370,6 +450,10 @@ impl<'a> DeadLetterRow<'a> {
             at: Timestamp(self.at),
         })
     }
+}
+
+fn share(number: Option<u16>) -> Result<Option<ShareNumber>, InvalidRow> {
+    number.map(|number| NonZeroU16::new(number).map(ShareNumber).ok_or(InvalidRow::Field("share"))).transpose()
 }
 
 fn qos(level: u8) -> Result<Qos, InvalidRow> {

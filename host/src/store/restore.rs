@@ -1,19 +1,21 @@
-//! Reads everything back, as the changes that `Broker::restore` takes.
+//! Reads back what the broker has to know at start, as the changes that `Broker::restore` takes.
 //!
 //! The order, so that nothing names what has not come yet: identifiers, plugins, sessions, subscriptions, messages,
-//! queue entries by session and sequence (each followed by `Released` where PUBREC had come; `Sent` is folded into
-//! the entry's packet identifier), receptions, retained messages, dead letters. State of plugins is not read: the
-//! broker does not keep it. Dead letters come without payload and properties, for the broker keeps their number only.
+//! queues by session, receptions, retained messages, dead letters. Of a plugin's inbox all entries come by sequence, each
+//! followed by `Released` where PUBREC had come (`Sent` is folded into the entry's packet identifier), and the
+//! messages that they refer to; of a client's queue only what it holds, so that memory is bounded by sessions and
+//! not by messages. State of plugins is not read: the broker does not keep it. Dead letters come without payload and
+//! properties, for the broker keeps their number only.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
 use redb::{Database, Key, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableHandle, Value};
 use vespiary_core::event::{Change, PacketId, PluginName, Sequence, SessionId};
-use vespiary_core::message::MessageId;
+use vespiary_core::message::{Message, MessageId};
 use vespiary_core::topic::TopicFilter;
 
-use super::batch::Highest;
 use super::error::StoreError;
 use super::record::{self, DeadLetterRow, InvalidRow, MessageRow, PluginRow, QueueRow, SessionRow, SubscriptionRow};
 use super::tables::{
@@ -24,19 +26,20 @@ use super::tables::{
 pub(super) struct Restored {
     /// For the broker, in its order.
     pub(super) changes: Vec<Change>,
-    /// The highest keys found.
-    pub(super) highest: Highest,
+    /// The highest sequence found.
+    pub(super) highest: u64,
 }
 
 /// Reads the database at `path`.
 pub(super) fn read(database: &Database, path: &Path) -> Result<Restored, StoreError> {
     let transaction = database.begin_read().map_err(StoreError::database("read", path))?;
     let reader = Reader { transaction, path };
-    let mut restored = Restored { changes: Vec::new(), highest: Highest::default() };
-    let changes = &mut restored.changes;
-    reader.identifiers(changes)?;
+    let mut changes = Vec::new();
+    reader.identifiers(&mut changes)?;
+    let mut inboxes = BTreeSet::new();
     reader.rows(PLUGINS, |plugin, value| {
         let (session, revision) = record::decode::<PluginRow<'_>>(value)?.plugin();
+        inboxes.insert(session.0);
         changes.push(Change::PluginActivated { plugin: PluginName(plugin.into()), session, revision });
         Ok(())
     })?;
@@ -46,27 +49,16 @@ pub(super) fn read(database: &Database, path: &Path) -> Result<Restored, StoreEr
         Ok(())
     })?;
     reader.rows(SUBSCRIPTIONS, |(session, filter), value| {
-        let (options, identifier) = record::decode::<SubscriptionRow>(value)?.options()?;
+        let subscription = SubscriptionRow::decode(value)?.subscription()?;
         let filter = TopicFilter::parse(filter)?;
-        changes.push(Change::Subscribed { session: SessionId(session), filter, options, identifier });
+        changes.push(Change::Subscribed { session: SessionId(session), filter, subscription });
         Ok(())
     })?;
-    reader.rows(MESSAGES, |message, value| {
-        restored.highest.message = message;
-        let content = Arc::new(record::decode::<MessageRow<'_>>(value)?.message()?);
+    let queues = reader.queues(&inboxes)?;
+    for (message, content) in queues.messages {
         changes.push(Change::MessageStored { message: MessageId(message), content });
-        Ok(())
-    })?;
-    reader.rows(QUEUE, |(session, sequence), value| {
-        restored.highest.sequence = restored.highest.sequence.max(sequence);
-        let (session, sequence) = (SessionId(session), Sequence(sequence));
-        let (entry, released) = record::decode::<QueueRow<'_>>(value)?.entry()?;
-        changes.push(Change::Queued { session, sequence, entry });
-        if released {
-            changes.push(Change::Released { session, sequence });
-        }
-        Ok(())
-    })?;
+    }
+    changes.extend(queues.changes);
     reader.rows(RECEIVED, |(session, packet_id), ()| {
         let packet_id = PacketId::new(packet_id).ok_or(InvalidRow::Field("packet_id"))?;
         changes.push(Change::Received { session: SessionId(session), packet_id });
@@ -84,7 +76,32 @@ pub(super) fn read(database: &Database, path: &Path) -> Result<Restored, StoreEr
         changes.push(Change::DeadLettered { session: SessionId(session), sequence: Sequence(sequence), letter });
         Ok(())
     })?;
-    Ok(restored)
+    Ok(Restored { changes, highest: queues.highest })
+}
+
+/// What was read of the queues.
+#[derive(Default)]
+struct Queues {
+    /// Messages in the inboxes of plugins.
+    messages: BTreeMap<u64, Arc<Message>>,
+    /// What the queues hold.
+    changes: Vec<Change>,
+    /// The highest sequence in any of them.
+    highest: u64,
+}
+
+impl Queues {
+    /// Takes one more row of a client's queue; rows come by session.
+    fn count(&mut self, session: u64, weight: u32) {
+        let session = SessionId(session);
+        match self.changes.last_mut() {
+            Some(Change::QueueKept { session: last, messages, bytes }) if *last == session => {
+                *messages += 1;
+                *bytes += u64::from(weight);
+            }
+            _ => self.changes.push(Change::QueueKept { session, messages: 1, bytes: u64::from(weight) }),
+        }
+    }
 }
 
 /// Reads tables.
@@ -99,6 +116,43 @@ impl Reader<'_> {
         let below = meta.get(META_IDENTIFIERS_BELOW).map_err(StoreError::database("read", self.path))?;
         changes.extend(below.map(|below| Change::IdentifiersReserved { below: below.value() }));
         Ok(())
+    }
+
+    /// Walks all queues once. `inboxes` are the sessions of plugins.
+    fn queues(&self, inboxes: &BTreeSet<u64>) -> Result<Queues, StoreError> {
+        let mut queues = Queues::default();
+        let mut referred = BTreeSet::new();
+        self.rows(QUEUE, |(session, sequence), value| {
+            queues.highest = queues.highest.max(sequence);
+            let row = QueueRow::decode(value)?;
+            if inboxes.contains(&session) {
+                let (entry, released) = row.entry()?;
+                let (session, sequence) = (SessionId(session), Sequence(sequence));
+                referred.insert(entry.message.0);
+                queues.changes.push(Change::Queued { session, sequence, entry });
+                queues.changes.extend(released.then_some(Change::Released { session, sequence }));
+            } else {
+                queues.count(session, row.weight);
+            }
+            Ok(())
+        })?;
+        let table = self.transaction.open_table(MESSAGES).map_err(StoreError::database("read", self.path))?;
+        for message in referred {
+            if let Some(row) = table.get(message).map_err(StoreError::database("read", self.path))? {
+                let content = record::decode::<MessageRow<'_>>(row.value()).and_then(MessageRow::message);
+                let content = Arc::new(content.map_err(StoreError::row("messages", self.path))?);
+                queues.messages.insert(message, content);
+            }
+        }
+        queues.changes.retain(|change| match change {
+            Change::Queued { session, sequence, entry } if !queues.messages.contains_key(&entry.message.0) => {
+                let (session, sequence, message) = (session.0, sequence.0, entry.message.0);
+                tracing::error!(session, sequence, message, "an inbox refers to a message that is missing");
+                false
+            }
+            _ => true,
+        });
+        Ok(queues)
     }
 
     /// Hands each row of a table to `row`, in the order of keys.
