@@ -74,7 +74,9 @@ pub struct Limits {
 impl Limits {
     /// Retained messages that are looked up for one subscription: more than window, queue and output can take.
     pub(crate) fn retained_burst(&self) -> usize {
-        self.queued_messages.max(self.buffered_messages).saturating_add(usize::from(self.inflight_messages) + self.unwritten_bytes / 16 + 1)
+        self.queued_messages
+            .max(self.buffered_messages)
+            .saturating_add(usize::from(self.inflight_messages) + self.unwritten_bytes / 16 + 1)
     }
 }
 

@@ -14,7 +14,9 @@ use std::sync::Arc;
 
 use slab::Slab;
 
-use crate::event::{ChangeNumber, ConnectionId, PacketId, Protocol, SessionId, SessionRecord, SubscriptionRecord, Will};
+use crate::event::{
+    ChangeNumber, ConnectionId, PacketId, Protocol, SessionId, SessionRecord, SubscriptionRecord, Will,
+};
 use crate::key::{SessionKey, SubscriptionKey};
 use crate::message::Timestamp;
 use crate::topic::TopicFilter;

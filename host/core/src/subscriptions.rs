@@ -363,7 +363,12 @@ impl Subscriptions {
     fn add_list(&mut self, filter: &TopicFilter) -> u32 {
         let wild = filter.levels().any(|level| level == "+" || level == "#");
         let node = wild.then(|| self.add_path(filter));
-        let list = narrow(self.lists.insert(List { filter: filter.clone(), node, subscribers: SmallVec::new(), groups: None }));
+        let list = narrow(self.lists.insert(List {
+            filter: filter.clone(),
+            node,
+            subscribers: SmallVec::new(),
+            groups: None,
+        }));
         if let Some(node) = node {
             let node = &mut self.nodes[node as usize];
             let place = if ends_in_hash(filter) { &mut node.rest } else { &mut node.list };

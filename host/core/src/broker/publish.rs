@@ -8,8 +8,8 @@ use super::Broker;
 use super::deliver::Addressee;
 use super::stored::Parcel;
 use crate::event::{
-    AcknowledgeStep, Change, ChangeNumber, DropReason, Effect, Effects, Packet, PacketId, Protocol, Publish, ReasonCode,
-    ShareNumber,
+    AcknowledgeStep, Change, ChangeNumber, DropReason, Effect, Effects, Packet, PacketId, Protocol, Publish,
+    ReasonCode, ShareNumber,
 };
 use crate::key::{GroupKey, SessionKey, SubscriptionKey};
 use crate::message::{Message, Qos, Timestamp};

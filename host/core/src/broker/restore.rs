@@ -70,7 +70,7 @@ impl Broker {
         messages: &BTreeMap<MessageId, (Arc<Message>, u64)>,
     ) {
         let mut inbox = Inbox::new(plugin.clone(), revision.clone(), self.seed);
-        inbox.dead_letters = kept.dead_letters;
+        inbox.dead_letters = kept.dead_letters.into_keys().collect();
         for (sequence, (entry, _)) in kept.queue {
             let Some((message, _)) = messages.get(&entry.message) else { continue };
             inbox.push(Event {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::Broker;
 use super::deliver::Addressee;
 use super::stored::Parcel;
-use crate::event::{Change, Effects, LoadedEntry, SessionId, SessionRecord, ShareNumber, SubscriptionRecord};
+use crate::event::{Change, Effects, LoadedEntry, SessionId, ShareNumber, SubscriptionRecord};
 use crate::key::{GroupKey, SessionKey};
 use crate::limits::SharedStrategy;
 use crate::message::{Message, Qos, Timestamp};
@@ -46,7 +46,9 @@ impl Broker {
         let count = group.members.len();
         let start = match strategy {
             SharedStrategy::Random => random as usize % count.max(1),
-            SharedStrategy::RoundRobin | SharedStrategy::Sticky | SharedStrategy::LeastInFlight => group.next % count.max(1),
+            SharedStrategy::RoundRobin | SharedStrategy::Sticky | SharedStrategy::LeastInFlight => {
+                group.next % count.max(1)
+            }
         };
         let places = (0..count.min(MEMBERS_CONSIDERED)).map(|offset| (start + offset) % count);
         let rank = |place: usize| {
@@ -112,9 +114,11 @@ impl Broker {
     /// The subscriptions of a session, if some of them are shared.
     pub(super) fn heirs(&self, session: &Session) -> Option<Heirs> {
         let record = |&key| self.subscriptions.subscription(key).record();
-        session.subscriptions.values().any(|key| record(key).share.is_some()).then(|| {
-            session.subscriptions.iter().map(|(filter, key)| (filter.clone(), record(key))).collect()
-        })
+        session
+            .subscriptions
+            .values()
+            .any(|key| record(key).share.is_some())
+            .then(|| session.subscriptions.iter().map(|(filter, key)| (filter.clone(), record(key))).collect())
     }
 
     /// Gives to others what a session in memory leaves behind.
@@ -135,15 +139,12 @@ impl Broker {
     pub(super) fn keep_for_heirs(&mut self, now: Timestamp, mut session: Session, heirs: Heirs, effects: &mut Effects) {
         session.outbound.park();
         session.client_id = Arc::from("");
+        session.expiry_s = 0;
+        session.disconnected_at = Some(now);
+        session.will = None;
         session.subscriptions.clear();
         session.heirs = Some(Box::new(heirs));
-        let record = SessionRecord {
-            client_id: session.client_id.clone(),
-            session_expiry_s: 0,
-            disconnected_at: Some(now),
-            will: None,
-        };
-        effects.record(Change::SessionStored { session: session.id, record: Box::new(record) });
+        effects.record(Change::SessionStored { session: session.id, record: session.record() });
         let key = self.sessions.insert(session);
         self.load(key, effects);
     }

@@ -84,12 +84,7 @@ impl Broker {
     }
 
     /// Adds or replaces a subscription, without a change.
-    pub(super) fn set_subscription(
-        &mut self,
-        key: SessionKey,
-        filter: &TopicFilter,
-        record: SubscriptionRecord,
-    ) {
+    pub(super) fn set_subscription(&mut self, key: SessionKey, filter: &TopicFilter, record: SubscriptionRecord) {
         let session = &mut self.sessions[key];
         let kind = match (&session.inbox, record.identifier) {
             (Some(_), _) => SubscriberKind::Plugin,

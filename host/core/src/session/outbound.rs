@@ -80,7 +80,12 @@ pub(crate) struct Outbound {
 impl Outbound {
     /// Whether nothing waits to be sent, so that a new message may go at once.
     pub(crate) fn is_drained(&self) -> bool {
-        self.queue.is_empty() && self.resend.is_empty() && self.backlog.messages == 0
+        !self.has_waiting() && self.backlog.messages == 0
+    }
+
+    /// Whether something in memory waits to be sent.
+    pub(crate) fn has_waiting(&self) -> bool {
+        !self.queue.is_empty() || !self.resend.is_empty()
     }
 
     /// Entries in flight, sent on this connection or before it.
@@ -171,10 +176,10 @@ impl Outbound {
     }
 
     /// Whether the part in memory has run so low that the next part of the backlog should be loaded.
-    pub(crate) fn needs_load(&self, window_messages: usize) -> bool {
-        self.backlog.messages > 0
-            && self.backlog.load.is_none()
-            && (self.queue.len() + self.resend.len()) * 2 <= window_messages
+    pub(crate) fn needs_load(&self, window_messages: usize, window_bytes: usize) -> bool {
+        let waiting = self.queue.len() + self.resend.len();
+        let runs_low = waiting * 2 <= window_messages && self.queued_bytes * 2 <= window_bytes;
+        self.backlog.messages > 0 && self.backlog.load.is_none() && (waiting == 0 || runs_low)
     }
 
     /// Whether a load is under way.

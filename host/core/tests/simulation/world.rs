@@ -7,7 +7,7 @@ use vespiary_core::event::{
     Activation, Change, ConnectionId, DropReason, Packet, PacketId, Protocol, ReasonCode, RetainHandling, Revision,
     Subscribe, SubscriptionOptions,
 };
-use vespiary_core::{Broker, ChangeNumber, Effect, Effects, Input, Limits, Qos, Timestamp, Topic, TopicFilter};
+use vespiary_core::{Broker, ChangeNumber, Effect, Effects, Input, Ledger, Limits, Qos, Timestamp, Topic, TopicFilter};
 
 use crate::client::{Client, number_of};
 use crate::plugin::Plugin;
@@ -32,12 +32,14 @@ pub struct World {
     broker: Broker,
     /// What it asks for.
     effects: Effects,
-    /// Changes that are durable.
-    durable: Vec<Change>,
+    /// What is durable.
+    durable: Ledger,
     /// Changes since this start that are durable.
     durable_number: u64,
     /// Changes that are not durable yet, by input, with the number of the last of each.
     pending: VecDeque<(u64, Vec<Change>)>,
+    /// What is to be read from disk.
+    loads: VecDeque<Effect>,
     /// Effects that wait for their change, by connection, in order.
     held: BTreeMap<ConnectionId, VecDeque<Effect>>,
     /// Weight of the publishes that connections have not reported as written.
@@ -106,6 +108,8 @@ impl World {
             receive_maximum: rng.u16(1..8),
             unwritten_bytes: if rng.bool() { 1 << 20 } else { 60 },
             inbox_events: if rng.u8(..) < 80 { 3 } else { 1000 },
+            window_messages: rng.usize(1..6),
+            window_bytes: if rng.bool() { 1 << 20 } else { 100 },
             ..Limits::default()
         };
         let mut clients = vec![Client::new("p0", true), Client::new("p1", true)];
@@ -130,7 +134,8 @@ impl World {
             broker: Broker::new(limits.clone(), seed),
             limits,
             effects: Effects::default(),
-            durable: Vec::new(),
+            durable: Ledger::default(),
+            loads: VecDeque::new(),
             durable_number: 0,
             pending: VecDeque::new(),
             held: BTreeMap::new(),
@@ -216,7 +221,8 @@ impl World {
             60..200 => self.publish(),
             200..300 => self.commit(),
             300..400 => self.step_plugin(),
-            400..500 => self.written(),
+            400..460 => self.written(),
+            460..500 => self.read(),
             500..750 => self.move_up(client),
             750..997 => self.move_down(client),
             _ => self.check_restore(),
@@ -317,6 +323,7 @@ impl World {
                     let place = self.plugins.iter().position(|(known, _)| known.name == plugin);
                     self.plugins[place.expect("a plugin of ours")].0.take(events);
                 }
+                Effect::Load { .. } => self.loads.push_back(effect),
                 Effect::TakeCancelled { .. }
                 | Effect::Settled { .. }
                 | Effect::PluginActivated { .. }
@@ -363,9 +370,21 @@ impl World {
         let count = if self.calm { self.pending.len() } else { self.rng.usize(0..=self.pending.len()) };
         for (number, changes) in self.pending.drain(..count) {
             self.durable_number = number;
-            self.durable.extend(changes);
+            changes.into_iter().for_each(|change| self.durable.apply(change));
         }
         self.let_go();
+    }
+
+    /// Something that waits to be read is, if the disk has got that far. Now and then it cannot be read.
+    fn read(&mut self) {
+        let Some(Effect::Load { ticket, session, after, max, max_bytes, change }) = self.loads.front() else { return };
+        if change.0 <= self.durable_number {
+            let is_readable = self.calm || self.rng.u8(..) > 10;
+            let entries = is_readable.then(|| self.durable.load(*session, *after, *max, *max_bytes));
+            let input = Input::Loaded { ticket: *ticket, entries };
+            self.loads.pop_front();
+            self.input(input);
+        }
     }
 
     /// The process ends at once, and another starts from what is durable.
@@ -380,13 +399,10 @@ impl World {
         for (plugin, _) in &mut self.plugins {
             plugin.restart();
         }
-        self.broker = Broker::restore(self.limits.clone(), self.seed, self.durable.clone());
+        self.loads.clear();
+        let everything = [self.durable.changes(), self.durable.dead_letters()].concat();
+        self.broker = Broker::restore(self.limits.clone(), self.seed, everything);
         self.broker.check_invariants();
-        // As the store does: what is kept is the state, not its history. Dead letters are counted at the end.
-        let letters = self.durable.iter().filter(|change| matches!(change, Change::DeadLettered { .. })).cloned();
-        let letters: Vec<Change> = letters.collect();
-        self.durable = self.broker.durable_state();
-        self.durable.extend(letters);
         self.effects = Effects::default();
         self.durable_number = 0;
         self.broker.handle(self.now, Input::Started, &mut self.effects);
@@ -394,9 +410,12 @@ impl World {
     }
 
     fn check_restore(&mut self) {
+        let mut disk = self.durable.clone();
         let pending = self.pending.iter().flat_map(|(_, changes)| changes);
-        let changes: Vec<Change> = self.durable.iter().chain(pending).cloned().collect();
-        let restored = Broker::restore(self.limits.clone(), self.seed, changes);
+        pending.for_each(|change| disk.apply(change.clone()));
+        assert_eq!(disk.changes(), self.broker.durable_state(), "the disk equals what is live");
+        let everything = [disk.changes(), disk.dead_letters()].concat();
+        let restored = Broker::restore(self.limits.clone(), self.seed, everything);
         restored.check_invariants();
         assert_eq!(restored.durable_state(), self.broker.durable_state(), "restored equals live");
         for (plugin, _) in &self.plugins {
@@ -431,13 +450,19 @@ impl World {
                 self.written();
             }
             self.commit();
+            self.read();
             if self.calm {
                 self.step_plugin();
                 self.input(Input::Tick);
             }
             let idle = self.clients.iter().all(|client| client.is_established() && client.is_idle());
             let inboxes_empty = self.broker.plugins().all(|plugin| plugin.inbox_events == 0);
-            if idle && self.pending.is_empty() && self.held.is_empty() && (inboxes_empty || !self.calm) {
+            if idle
+                && self.pending.is_empty()
+                && self.held.is_empty()
+                && self.loads.is_empty()
+                && (inboxes_empty || !self.calm)
+            {
                 return;
             }
         }
@@ -449,7 +474,7 @@ impl World {
         self.broker.check_invariants();
         let statistics = self.broker.statistics();
         assert_eq!(
-            (statistics.inflight_messages, statistics.queued_messages, statistics.stored_messages),
+            (statistics.inflight_messages, statistics.queued_messages, self.durable.messages()),
             (0, 0, 0),
             "everything has been delivered"
         );
@@ -502,9 +527,9 @@ impl World {
             for (topic, _, number) in &listener.deliveries {
                 *handled.entry(*number).or_default() += u32::from(plugin.has_published(topic));
             }
-            for change in &self.durable {
+            for change in self.durable.dead_letters() {
                 if let Change::DeadLettered { session: of, letter, .. } = change
-                    && Some(*of) == session
+                    && Some(of) == session
                 {
                     *handled.entry(number_of(&letter.content)).or_default() += 1;
                     self.totals.dead_letters += 1;
