@@ -7,11 +7,13 @@
 
 mod script;
 
+mod backlog;
 mod durability;
 mod limits;
 mod plugins;
 mod qos;
 mod retained;
 mod sessions;
+mod shared;
 mod subscriptions;
 mod wills;
