@@ -71,15 +71,6 @@ pub struct Limits {
     pub shared_strategy: SharedStrategy,
 }
 
-impl Limits {
-    /// Retained messages that are looked up for one subscription: more than window, queue and output can take.
-    pub(crate) fn retained_burst(&self) -> usize {
-        self.queued_messages
-            .max(self.buffered_messages)
-            .saturating_add(usize::from(self.inflight_messages) + self.unwritten_bytes / 16 + 1)
-    }
-}
-
 impl Default for Limits {
     fn default() -> Self {
         Self {

@@ -25,7 +25,7 @@ const DUE_PER_TICK: usize = 1000;
 impl Broker {
     /// When [`Input::Tick`](crate::Input::Tick) has something to do next; a time in the past if there is something now.
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        if !self.woken.is_empty() {
+        if !self.woken.is_empty() || !self.greeting.is_empty() || !self.fan_outs.is_empty() {
             return Some(Timestamp(0));
         }
         let deadline = self.deadlines.first().map(|&(at, _)| at);
@@ -52,6 +52,8 @@ impl Broker {
             }
         }
         self.expire_retained(now, effects);
+        self.go_on_with_greetings(now, effects);
+        self.go_on_with_fan_outs(now, effects);
         self.serve_woken(now, effects);
     }
 

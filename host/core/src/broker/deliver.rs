@@ -195,6 +195,9 @@ impl Broker {
                 break;
             }
         }
+        if !self.sessions[key].greetings.is_empty() {
+            self.go_on_greeting(now, key, effects);
+        }
         self.refill(key, effects);
     }
 
@@ -269,7 +272,7 @@ impl Broker {
     pub(super) fn written(&mut self, now: Timestamp, key: SessionKey, bytes: usize, effects: &mut Effects) {
         let session = &mut self.sessions[key];
         session.unwritten_bytes = session.unwritten_bytes.saturating_sub(bytes);
-        if !session.outbound.is_drained() {
+        if !session.outbound.is_drained() || !session.greetings.is_empty() {
             self.pump(now, key, effects);
         }
     }

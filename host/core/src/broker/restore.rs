@@ -52,7 +52,7 @@ impl Broker {
         session.received = kept.received.iter().map(|&packet_id| (packet_id, ChangeNumber(0))).collect();
         session.outbound.restore_backlog(messages, bytes);
         if client_id.is_empty() {
-            session.heirs = Some(Box::new(kept.subscriptions));
+            session.heirs = Some(kept.subscriptions);
             self.sessions.insert(session);
             return;
         }

@@ -143,7 +143,7 @@ impl Broker {
         session.disconnected_at = Some(now);
         session.will = None;
         session.subscriptions.clear();
-        session.heirs = Some(Box::new(heirs));
+        session.heirs = Some(heirs);
         effects.record(Change::SessionStored { session: session.id, record: session.record() });
         let key = self.sessions.insert(session);
         self.load(key, effects);
