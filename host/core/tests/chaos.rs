@@ -113,6 +113,8 @@ impl Chaos {
             inbox_bytes: rng.usize(0..200),
             batch_bytes: rng.usize(0..100),
             dead_letters: rng.usize(0..3),
+            fan_out_at_once: rng.usize(0..3),
+            fan_out_per_turn: rng.usize(0..3),
             shared_strategy: [
                 SharedStrategy::RoundRobin,
                 SharedStrategy::Sticky,

@@ -47,6 +47,9 @@ impl Broker {
         };
         let Some(entries) = entries else {
             session.outbound.end_load();
+            if session.heirs.is_some() {
+                self.hand_on_later(now, key);
+            }
             return self.close(now, key, ReasonCode::ServerBusy, effects);
         };
         if session.heirs.is_some() {

@@ -13,7 +13,7 @@ use crate::session::Session;
 pub(super) enum Deadline {
     /// The will of an absent client.
     Will(SessionKey),
-    /// The session of an absent client.
+    /// The session of an absent client; or what one that ended left behind is tried again.
     Expiry(SessionKey),
     /// An event that a plugin failed to handle.
     Retry(SessionKey),
@@ -43,7 +43,11 @@ impl Broker {
                 }
                 Deadline::Expiry(key) => {
                     self.sessions[key].expires_at = None;
-                    self.end_session(now, key, effects);
+                    if self.sessions[key].heirs.is_some() {
+                        self.load(key, effects);
+                    } else {
+                        self.end_session(now, key, effects);
+                    }
                 }
                 Deadline::Retry(key) => {
                     self.sessions[key].plugin_inbox().deadline = None;
@@ -106,6 +110,7 @@ impl Broker {
         let ended: Vec<SessionKey> =
             self.sessions.iter().filter(|(_, session)| has_heirs(session)).map(|(key, _)| key).collect();
         for key in ended {
+            self.cancel_deadlines(key);
             self.load(key, effects);
         }
     }

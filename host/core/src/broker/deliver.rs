@@ -92,7 +92,7 @@ impl Broker {
                 content = Some(parcel.message.clone());
             }
             let in_flight = InFlight { packet_id, share, qos, released: false, counted: true, weight, place, content };
-            self.sessions[to.session].outbound.window.push(in_flight);
+            self.sessions[to.session].outbound.push_in_flight(in_flight);
         }
         effects.list.push(Effect::Send { connection, after, packet: Packet::Publish(delivery) });
     }

@@ -16,12 +16,6 @@ use super::stored::Parcel;
 use crate::event::Effects;
 use crate::message::{Message, Timestamp};
 
-/// Subscribers that a message is given to at once.
-const AT_ONCE: usize = 256;
-
-/// Subscribers that are served in one turn of those who are not.
-const PER_TURN: usize = 64;
-
 /// Subscribers who wait for some message, at most; beyond it the publisher waits after all.
 const WAITING: usize = 1 << 18;
 
@@ -56,8 +50,8 @@ impl FanOuts {
     }
 
     /// Whether a message has to be given out part by part.
-    pub(super) fn take_over(&self, message: &Message, targets: usize) -> bool {
-        targets > AT_ONCE || self.messages.iter().any(|under_way| under_way.message.topic == message.topic)
+    pub(super) fn take_over(&self, message: &Message, targets: usize, at_once: usize) -> bool {
+        targets > at_once || self.messages.iter().any(|under_way| under_way.message.topic == message.topic)
     }
 }
 
@@ -93,7 +87,7 @@ impl Broker {
     /// Serves some of those who wait for a message.
     pub(super) fn go_on_with_fan_outs(&mut self, now: Timestamp, effects: &mut Effects) {
         let Some(mut fan_out) = self.fan_outs.messages.pop_front() else { return };
-        let end = fan_out.targets.len().min(fan_out.served + PER_TURN);
+        let end = fan_out.targets.len().min(fan_out.served + self.limits.fan_out_per_turn.max(1));
         let mut parcel = Parcel::new(fan_out.message.clone());
         for &target in &fan_out.targets[fan_out.served..end] {
             let session = self.sessions.get_mut(target.session);

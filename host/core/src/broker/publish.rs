@@ -182,7 +182,7 @@ impl Broker {
             self.retain(&message, effects);
         }
         let reason = if routing.targets.is_empty() { ReasonCode::NoMatchingSubscribers } else { ReasonCode::Success };
-        if self.fan_outs.take_over(&message, routing.targets.len()) {
+        if self.fan_outs.take_over(&message, routing.targets.len(), self.limits.fan_out_at_once) {
             self.put_off(now, &message, &mut routing.targets, &routing.merged, effects);
         }
         let mut parcel = Parcel::new(message);

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Broker;
+use super::deadlines::Deadline;
 use super::deliver::Addressee;
 use super::stored::Parcel;
 use crate::event::{Change, Effects, LoadedEntry, SessionId, ShareNumber, SubscriptionRecord};
@@ -20,6 +21,9 @@ use crate::topic::TopicFilter;
 
 /// Members that are looked at for one message, at most.
 const MEMBERS_CONSIDERED: usize = 64;
+
+/// Milliseconds until what could not be read is tried again.
+const RETRY_MS: u64 = 1_000;
 
 /// The subscriptions of a session that ends, of which some are shared.
 pub(super) type Heirs = BTreeMap<TopicFilter, SubscriptionRecord>;
@@ -176,6 +180,13 @@ impl Broker {
         self.sessions[key].heirs = Some(heirs);
         self.sessions[key].outbound.backlog.after = last;
         self.load(key, effects);
+    }
+
+    /// What a durable session left behind cannot be read: tries again.
+    pub(super) fn hand_on_later(&mut self, now: Timestamp, key: SessionKey) {
+        let at = now.after_ms(RETRY_MS);
+        self.sessions[key].expires_at = Some(at);
+        self.deadlines.insert((at, Deadline::Expiry(key)));
     }
 
     /// A durable session goes from disk.

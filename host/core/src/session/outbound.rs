@@ -138,6 +138,15 @@ impl Outbound {
         Some(entry)
     }
 
+    /// Puts a new message in flight that did not wait in the queue.
+    pub(crate) fn push_in_flight(&mut self, in_flight: InFlight) {
+        debug_assert!(self.is_drained(), "nothing overtakes what waits");
+        if in_flight.place.is_on_disk() {
+            self.backlog.after = in_flight.place.sequence;
+        }
+        self.window.push(in_flight);
+    }
+
     /// Appends to the queue in memory.
     pub(crate) fn push_queued(&mut self, entry: Entry) {
         self.queued_bytes += entry.message.weight();
@@ -212,6 +221,7 @@ impl Outbound {
             self.backlog.messages = added;
         }
         for LoadedEntry { sequence, entry, released, content } in entries {
+            debug_assert!(sequence > self.backlog.after, "what is in memory is not loaded");
             self.forget_backlog(&entry);
             self.backlog.after = sequence;
             let packet_id = entry.packet_id;

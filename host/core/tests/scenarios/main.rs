@@ -9,6 +9,7 @@ mod script;
 
 mod backlog;
 mod durability;
+mod fan_out;
 mod limits;
 mod plugins;
 mod qos;

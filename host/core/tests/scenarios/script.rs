@@ -236,6 +236,8 @@ impl Run {
                 "inbox_events" => limits.inbox_events = value,
                 "inbox_bytes" => limits.inbox_bytes = value,
                 "batch_bytes" => limits.batch_bytes = value,
+                "fan_out_at_once" => limits.fan_out_at_once = value,
+                "fan_out_per_turn" => limits.fan_out_per_turn = value,
                 "dead_letters" => limits.dead_letters = value,
                 _ => panic!("no limit {name}"),
             }

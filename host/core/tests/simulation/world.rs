@@ -3,11 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use fastrand::Rng;
-use vespiary_core::event::{
-    Activation, Change, ConnectionId, DropReason, Packet, PacketId, Protocol, ReasonCode, RetainHandling, Revision,
-    Subscribe, SubscriptionOptions,
+use vespiary_core::event::{Activation, Change, ConnectionId, DropReason, Packet, Protocol, ReasonCode, Revision};
+use vespiary_core::{
+    Broker, ChangeNumber, Effect, Effects, Input, Ledger, Limits, Qos, SharedStrategy, Timestamp, Topic, TopicFilter,
 };
-use vespiary_core::{Broker, ChangeNumber, Effect, Effects, Input, Ledger, Limits, Qos, Timestamp, Topic, TopicFilter};
 
 use crate::client::{Client, number_of};
 use crate::plugin::Plugin;
@@ -75,6 +74,8 @@ pub struct Totals {
     pub retries: u64,
     pub refused: u64,
     pub dropped: u64,
+    pub shared: u64,
+    pub expired: u64,
 }
 
 impl Totals {
@@ -89,14 +90,16 @@ impl Totals {
         self.retries += other.retries;
         self.refused += other.refused;
         self.dropped += other.dropped;
+        self.shared += other.shared;
+        self.expired += other.expired;
     }
 
     pub fn check_that_something_happened(&self) {
         let Self { publishes, deliveries, crashes, lost_links, takeovers, .. } = *self;
-        let Self { resent, dead_letters, retries, refused, dropped, .. } = *self;
-        let counts =
-            [publishes, deliveries, crashes, lost_links, takeovers, resent, dead_letters, retries, refused, dropped];
-        assert!(counts.iter().all(|&count| count > 20), "the simulation does too little: {self:?}");
+        let Self { resent, dead_letters, retries, refused, dropped, shared, expired, .. } = *self;
+        let done = [publishes, deliveries, crashes, lost_links, takeovers, resent, shared, expired];
+        let counts = done.into_iter().chain([dead_letters, retries, refused, dropped]);
+        assert!(counts.clone().all(|count| count > 20), "the simulation does too little: {self:?}");
     }
 }
 
@@ -110,6 +113,14 @@ impl World {
             inbox_events: if rng.u8(..) < 80 { 3 } else { 1000 },
             window_messages: rng.usize(1..6),
             window_bytes: if rng.bool() { 1 << 20 } else { 100 },
+            fan_out_at_once: rng.usize(0..4),
+            fan_out_per_turn: rng.usize(1..3),
+            shared_strategy: [
+                SharedStrategy::RoundRobin,
+                SharedStrategy::Sticky,
+                SharedStrategy::Random,
+                SharedStrategy::LeastInFlight,
+            ][rng.usize(0..4)],
             ..Limits::default()
         };
         let mut clients = vec![Client::new("p0", true), Client::new("p1", true)];
@@ -124,6 +135,10 @@ impl World {
                 filters.push((subscriber, TopicFilter::parse(filter).expect("a filter"), qos));
             }
         }
+        let shared = TopicFilter::parse("$share/workers/a/#").expect("a filter");
+        let shared_qos = [Qos::AtLeastOnce, Qos::ExactlyOnce][rng.usize(0..2)];
+        clients.push(Client::worker("stays", u32::MAX, shared.clone(), shared_qos));
+        clients.push(Client::worker("leaves", 30, shared, shared_qos));
         filters.push((PUBLISHERS, TopicFilter::parse("passed/#").expect("a filter"), Qos::ExactlyOnce));
         let filter = |filter| TopicFilter::parse(filter).expect("a filter");
         let plugins =
@@ -176,23 +191,9 @@ impl World {
         }
         self.settle_down();
         for (client, filter, maximum_qos) in self.filters.clone() {
-            self.subscribe(client, filter, maximum_qos);
+            self.clients[client].subscribe(filter, maximum_qos);
         }
         self.settle_down();
-    }
-
-    fn subscribe(&mut self, client: usize, filter: TopicFilter, maximum_qos: Qos) {
-        let options = SubscriptionOptions {
-            maximum_qos,
-            no_local: false,
-            retain_as_published: false,
-            retain_handling: RetainHandling::AtSubscribe,
-        };
-        let subscribe = Subscribe { packet_id: PacketId::MIN, identifier: None, filters: vec![Ok((filter, options))] };
-        if let Some(link) = &mut self.clients[client].link {
-            let connection = ConnectionId(link.connection);
-            link.up.push_back(Input::Subscribe { connection, subscribe: Box::new(subscribe) });
-        }
     }
 
     fn connect(&mut self, client: usize) {
@@ -227,7 +228,8 @@ impl World {
             750..997 => self.move_down(client),
             _ => self.check_restore(),
         }
-        if self.clients[client].link.is_none() && self.rng.u8(..) < 60 {
+        let keenness = if self.clients[client].is_worker() { 15 } else { 60 };
+        if self.clients[client].link.is_none() && self.rng.u8(..) < keenness {
             self.connect(client);
         }
     }
@@ -308,6 +310,8 @@ impl World {
 
     /// Takes what the broker asks for.
     fn collect(&mut self) {
+        let ended = |change: &&Change| matches!(change, Change::SessionRemoved { .. });
+        self.totals.expired += self.effects.changes.iter().filter(ended).count() as u64;
         if !self.effects.changes.is_empty() {
             let number = self.effects.last_change().0;
             self.pending.push_back((number, std::mem::take(&mut self.effects.changes)));
@@ -481,6 +485,9 @@ impl World {
         let acknowledged: BTreeSet<u64> =
             self.clients.iter().flat_map(|client| client.acknowledged.iter().copied()).collect();
         for (place, client) in self.clients.iter().enumerate() {
+            if client.is_worker() {
+                continue;
+            }
             client.check_order(self.totals.refused == 0, |number| {
                 (number as usize % PUBLISHERS, self.published[&number].1)
             });
@@ -488,8 +495,31 @@ impl World {
                 self.check_complete(place, &acknowledged);
             }
         }
+        self.check_workers(&acknowledged);
         self.check_plugins(&acknowledged);
         self.check_retained();
+    }
+
+    /// Those who share a subscription got every message between them, but for QoS 2 that had been sent to one whose
+    /// session then ended; and QoS 2 once.
+    fn check_workers(&mut self, acknowledged: &BTreeSet<u64>) {
+        let workers: Vec<&Client> = self.clients.iter().filter(|client| client.is_worker()).collect();
+        let mut got: BTreeMap<u64, u32> = BTreeMap::new();
+        for (_, qos, number) in workers.iter().flat_map(|worker| &worker.deliveries) {
+            let count = got.entry(*number).or_default();
+            *count += 1;
+            assert!(*count == 1 || *qos != Qos::ExactlyOnce || self.published[number].1 != Qos::ExactlyOnce);
+        }
+        for worker in &workers {
+            self.totals.shared += worker.deliveries.len() as u64;
+        }
+        let exactly_once = workers.iter().any(|worker| worker.shares_at(Qos::ExactlyOnce));
+        for number in acknowledged {
+            let (topic, qos) = &self.published[number];
+            let may_be_lost = exactly_once && *qos == Qos::ExactlyOnce;
+            let is_shared = topic.as_str().starts_with("a/") && !may_be_lost;
+            assert!(!is_shared || got.contains_key(number), "nobody of those who share got {number} on {topic}");
+        }
     }
 
     fn check_complete(&self, subscriber: usize, acknowledged: &BTreeSet<u64>) {
