@@ -12,11 +12,13 @@ mod connect;
 mod deadlines;
 mod deliver;
 mod disconnect;
+mod fanout;
 mod invariants;
 mod packet_size;
 mod plugin;
 mod publish;
 mod restore;
+mod retain;
 mod shared;
 mod stored;
 mod subscribe;
@@ -36,6 +38,7 @@ use crate::session::inbox::Inbox;
 use crate::session::{Session, Sessions};
 use crate::subscriptions::Subscriptions;
 use deadlines::Deadline;
+use fanout::FanOuts;
 use publish::Routing;
 use stored::Identifiers;
 
@@ -64,6 +67,10 @@ pub struct Broker {
     deadlines: BTreeSet<(Timestamp, Deadline)>,
     /// Plugins that wait for events and have got some in this turn.
     woken: Vec<SessionKey>,
+    /// Sessions to which more retained messages can be sent in the next turn.
+    greeting: Vec<SessionKey>,
+    /// Messages that are still to be given to some of their many subscribers.
+    fan_outs: FanOuts,
     /// Number of the last removal of a session from disk: until it is durable, nobody may be told that a session is new.
     last_session_removal: ChangeNumber,
     /// Loads asked for; tells them apart.
@@ -138,6 +145,8 @@ impl Broker {
             identifiers: Identifiers::default(),
             deadlines: BTreeSet::new(),
             woken: Vec::new(),
+            greeting: Vec::new(),
+            fan_outs: FanOuts::default(),
             last_session_removal: ChangeNumber(0),
             loads: 0,
             storage_failed: false,

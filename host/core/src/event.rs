@@ -297,14 +297,7 @@ pub enum Effect {
     /// Read entries of a client's durable queue: those behind `after`, in order, up to `max` of them and about `max_bytes` of
     /// [weight](Message::weight), one at the least. The read must see every change up to `change`. Answered by one
     /// [`Input::Loaded`].
-    Load {
-        ticket: LoadTicket,
-        session: SessionId,
-        after: Sequence,
-        max: usize,
-        max_bytes: usize,
-        change: ChangeNumber,
-    },
+    Load { ticket: LoadTicket, session: SessionId, after: Sequence, max: usize, max_bytes: usize, change: ChangeNumber },
     /// A settlement is complete once `after` is durable.
     Settled { plugin: PluginName, after: ChangeNumber },
     /// A revision is active once `after` is durable. `session` names the plugin's inbox and its state.

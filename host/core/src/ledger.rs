@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::event::{
-    Change, LoadedEntry, PacketId, PluginName, QueueEntry, Revision, Sequence, SessionId, SessionRecord,
+    Change, DeadLetter, LoadedEntry, PacketId, PluginName, QueueEntry, Revision, Sequence, SessionId, SessionRecord,
     SubscriptionRecord,
 };
 use crate::message::{Message, MessageId};
@@ -41,8 +41,8 @@ pub(crate) struct KeptSession {
     pub(crate) kept: (u64, u64),
     /// QoS 2 messages received and not released.
     pub(crate) received: BTreeSet<PacketId>,
-    /// Numbers of its dead letters.
-    pub(crate) dead_letters: BTreeSet<Sequence>,
+    /// Its dead letters.
+    pub(crate) dead_letters: BTreeMap<Sequence, DeadLetter>,
 }
 
 impl Ledger {
@@ -97,8 +97,8 @@ impl Ledger {
             Change::PluginRemoved { plugin } => drop(self.plugins.remove(&plugin)),
             // Nobody asks a ledger for the state of plugins.
             Change::StateWritten { session: _, write: _ } => {}
-            Change::DeadLettered { session, sequence, letter: _ } => {
-                self.session(session).dead_letters.insert(sequence);
+            Change::DeadLettered { session, sequence, letter } => {
+                self.session(session).dead_letters.insert(sequence, letter);
             }
             Change::DeadLetterDropped { session, sequence } => {
                 self.session(session).dead_letters.remove(&sequence);
@@ -123,10 +123,10 @@ impl Ledger {
         loaded
     }
 
-    /// The shortest changes that come to the same, but for dead letters, of which only numbers are known, and for the
-    /// queues of clients, of which only the length is given. Their order depends on nothing else.
+    /// The shortest changes that come to the same, but for dead letters ([`Self::dead_letters`]), and for the queues of
+    /// clients, of which only the length is given. Their order depends on nothing else.
     pub fn changes(&self) -> Vec<Change> {
-        let mut changes = vec![Change::IdentifiersReserved { below: self.identifiers_below }];
+        let mut changes = vec![Change::IdentifiersReserved { below: self.identifiers_below.max(1) }];
         let plugins: BTreeMap<SessionId, (&PluginName, &Revision)> =
             self.plugins.iter().map(|(plugin, (session, revision))| (*session, (plugin, revision))).collect();
         let inboxes = plugins.keys().filter_map(|session| self.sessions.get(session));
@@ -164,6 +164,15 @@ impl Ledger {
         }
         changes.extend(self.retained.values().map(|message| Change::Retained { message: message.clone() }));
         changes
+    }
+
+    /// The dead letters, as changes.
+    pub fn dead_letters(&self) -> Vec<Change> {
+        let of = |(&session, kept): (&SessionId, &KeptSession)| {
+            let letters = kept.dead_letters.clone().into_iter();
+            letters.map(move |(sequence, letter)| Change::DeadLettered { session, sequence, letter })
+        };
+        self.sessions.iter().flat_map(of).collect()
     }
 
     /// Messages that queues hold.

@@ -67,15 +67,13 @@ pub struct Limits {
     pub batch_bytes: usize,
     /// Dead letters kept for one plugin; beyond it the oldest is dropped and counted.
     pub dead_letters: usize,
+    /// Subscribers that a message is given to in the turn in which it is published. Where there are more of them whose copies
+    /// are in memory alone, those are served in later turns, so that nobody else waits for them.
+    pub fan_out_at_once: usize,
+    /// Subscribers that are served in one of these later turns.
+    pub fan_out_per_turn: usize,
     /// How the next member of a shared subscription's group is chosen.
     pub shared_strategy: SharedStrategy,
-}
-
-impl Limits {
-    /// Retained messages that are looked up for one subscription: more than window, queue and output can take.
-    pub(crate) fn retained_burst(&self) -> usize {
-        self.queued_messages.max(self.buffered_messages).saturating_add(usize::from(self.inflight_messages) + self.unwritten_bytes / 16 + 1)
-    }
 }
 
 impl Default for Limits {
@@ -101,6 +99,8 @@ impl Default for Limits {
             inbox_bytes: 128 << 20,
             batch_bytes: 1 << 20,
             dead_letters: 10_000,
+            fan_out_at_once: 256,
+            fan_out_per_turn: 64,
             shared_strategy: SharedStrategy::RoundRobin,
         }
     }

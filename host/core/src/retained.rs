@@ -3,7 +3,9 @@
 //! A tree of levels finds those that match a filter in the order of their topics. Invariants: a node other than the
 //! root has a message or a child; `expiries` names exactly the messages that expire.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use slab::Slab;
@@ -22,6 +24,24 @@ pub(crate) struct Retained {
     count: usize,
     /// Their weight.
     bytes: usize,
+}
+
+/// A search under way.
+struct Search<'a> {
+    /// The levels of the filter.
+    levels: &'a [&'a str],
+    /// The time, for expiry.
+    now: Timestamp,
+    /// How many messages are wanted.
+    limit: usize,
+    /// The messages so far.
+    found: Vec<Arc<Message>>,
+}
+
+impl Search<'_> {
+    fn is_full(&self) -> bool {
+        self.found.len() >= self.limit
+    }
 }
 
 /// A node of the tree.
@@ -117,32 +137,56 @@ impl Retained {
         self.expiries.first().filter(|(at, _)| *at <= now).map(|(_, topic)| topic.clone())
     }
 
-    /// The messages that match a filter and have not expired, in the order of their topics; at most `limit`.
-    pub(crate) fn matching(&self, filter: &TopicFilter, now: Timestamp, limit: usize) -> Vec<Arc<Message>> {
+    /// The messages that match a filter and have not expired, in the order of their topics' levels; at most `limit`, and
+    /// only those after the topic `after`, which must match too.
+    pub(crate) fn matching(
+        &self,
+        filter: &TopicFilter,
+        after: Option<&Topic>,
+        now: Timestamp,
+        limit: usize,
+    ) -> Vec<Arc<Message>> {
         let levels: Vec<&str> = filter.levels().collect();
-        let mut found = Vec::new();
-        let mut pending: Vec<(usize, usize)> = vec![(ROOT, 0)];
-        while let Some((at, depth)) = pending.pop() {
-            let node = &self.nodes[at];
-            let ends_here = matches!(levels.get(depth), None | Some(&"#"));
-            if let Some(message) = node.message.as_ref().filter(|message| ends_here && !message.is_expired(now)) {
-                if found.len() == limit {
-                    break;
+        let after: Option<Vec<&str>> = after.map(|topic| topic.levels().collect());
+        let mut search = Search { levels: &levels, now, limit, found: Vec::new() };
+        self.search(ROOT, 0, after.as_deref(), &mut search);
+        search.found
+    }
+
+    /// Looks at a node, `depth` levels below the root, and below it. `after` are the levels below the node of the topic
+    /// that was the last, if that is here. Recursion is bounded by the levels that a topic may have.
+    fn search(&self, at: usize, depth: usize, after: Option<&[&str]>, search: &mut Search<'_>) {
+        let node = &self.nodes[at];
+        let ends_here = matches!(search.levels.get(depth), None | Some(&"#"));
+        if ends_here && after.is_none() {
+            let message = node.message.as_ref().filter(|message| !message.is_expired(search.now));
+            search.found.extend(message.cloned());
+        }
+        let last = after.and_then(<[&str]>::first).copied();
+        match search.levels.get(depth) {
+            None => {}
+            Some(&level) if level == "#" || level == "+" => {
+                let next = if level == "#" { depth } else { depth + 1 };
+                let from = last.map_or(Bound::Unbounded, Bound::Included);
+                for (name, &child) in node.children.range::<str, _>((from, Bound::Unbounded)) {
+                    if search.is_full() {
+                        return;
+                    }
+                    if at != ROOT || !name.starts_with('$') {
+                        let below = if last == Some(name) { after.map(|after| &after[1..]) } else { None };
+                        self.search(child, next, below, search);
+                    }
                 }
-                found.push(message.clone());
             }
-            let wild = |name: &str| at != ROOT || !name.starts_with('$');
-            match levels.get(depth) {
-                None => {}
-                Some(&"#" | &"+") => {
-                    let next = if levels[depth] == "#" { depth } else { depth + 1 };
-                    let below = node.children.iter().rev().filter(|(name, _)| wild(name));
-                    pending.extend(below.map(|(_, &child)| (child, next)));
+            Some(&level) => {
+                let Some(&child) = node.children.get(level).filter(|_| !search.is_full()) else { return };
+                match last.map(|last| level.cmp(last)) {
+                    Some(Ordering::Less) => {}
+                    Some(Ordering::Equal) => self.search(child, depth + 1, after.map(|after| &after[1..]), search),
+                    Some(Ordering::Greater) | None => self.search(child, depth + 1, None, search),
                 }
-                Some(&level) => pending.extend(node.children.get(level).map(|&child| (child, depth + 1))),
             }
         }
-        found
     }
 
     /// All messages, in the order of their topics' levels.

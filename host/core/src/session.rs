@@ -8,16 +8,18 @@ pub(crate) mod inbox;
 pub(crate) mod outbound;
 pub(crate) mod window;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::{Index, IndexMut};
 use std::sync::Arc;
 
 use slab::Slab;
 
-use crate::event::{ChangeNumber, ConnectionId, PacketId, Protocol, SessionId, SessionRecord, SubscriptionRecord, Will};
+use crate::event::{
+    ChangeNumber, ConnectionId, PacketId, Protocol, SessionId, SessionRecord, SubscriptionRecord, Will,
+};
 use crate::key::{SessionKey, SubscriptionKey};
 use crate::message::Timestamp;
-use crate::topic::TopicFilter;
+use crate::topic::{Topic, TopicFilter};
 use inbox::Inbox;
 use outbound::Outbound;
 
@@ -26,6 +28,17 @@ use outbound::Outbound;
 pub(crate) struct Sessions {
     /// The sessions, each at the index that its key holds.
     slab: Slab<Session>,
+    /// How many there have been.
+    born: u64,
+}
+
+/// A subscription whose retained messages have not all been sent.
+#[derive(Debug)]
+pub(crate) struct Greeting {
+    /// What was subscribed to.
+    pub(crate) filter: TopicFilter,
+    /// The last topic of which the message was sent.
+    pub(crate) after: Option<Topic>,
 }
 
 /// One session.
@@ -37,6 +50,8 @@ pub(crate) struct Session {
     pub(crate) client_id: Arc<str>,
     /// Whether it is on disk.
     pub(crate) durable: bool,
+    /// How many sessions there had been before: tells it from others that had its key.
+    pub(crate) born: u64,
     /// The client's protocol on the latest connection.
     pub(crate) protocol: Protocol,
     /// The connection that its client is on.
@@ -53,6 +68,8 @@ pub(crate) struct Session {
     pub(crate) received: BTreeMap<PacketId, ChangeNumber>,
     /// What it subscribes to.
     pub(crate) subscriptions: BTreeMap<TopicFilter, SubscriptionKey>,
+    /// Subscriptions whose retained messages have not all been sent.
+    pub(crate) greetings: VecDeque<Greeting>,
     /// Number of its latest shared subscription; 0 before the first.
     pub(crate) last_share: u16,
     /// The routing in which this session was last chosen, and its place among the targets then.
@@ -68,14 +85,16 @@ pub(crate) struct Session {
     /// When the session ends, if the client does not come back before.
     pub(crate) expires_at: Option<Timestamp>,
     /// Set exactly for a session that has ended and is kept until others have what it leaves: its subscriptions.
-    pub(crate) heirs: Option<Box<BTreeMap<TopicFilter, SubscriptionRecord>>>,
+    pub(crate) heirs: Option<BTreeMap<TopicFilter, SubscriptionRecord>>,
     /// Set exactly for a plugin's session: it has an inbox in place of a client.
     pub(crate) inbox: Option<Box<Inbox>>,
 }
 
 impl Sessions {
     /// Takes a session in.
-    pub(crate) fn insert(&mut self, session: Session) -> SessionKey {
+    pub(crate) fn insert(&mut self, mut session: Session) -> SessionKey {
+        session.born = self.born;
+        self.born += 1;
         SessionKey::new(self.slab.insert(session))
     }
 
@@ -87,6 +106,11 @@ impl Sessions {
     /// A session, if there is one under this key.
     pub(crate) fn get_mut(&mut self, key: SessionKey) -> Option<&mut Session> {
         self.slab.get_mut(key.index())
+    }
+
+    /// How many there have been; a session that is there now was born before.
+    pub(crate) fn born(&self) -> u64 {
+        self.born
     }
 
     /// How many there are.
@@ -121,6 +145,7 @@ impl Session {
             id,
             client_id,
             durable: id != SessionId(0),
+            born: 0,
             protocol: Protocol::V5,
             connection: None,
             receive_maximum: u16::MAX,
@@ -129,6 +154,7 @@ impl Session {
             outbound: Outbound::default(),
             received: BTreeMap::new(),
             subscriptions: BTreeMap::new(),
+            greetings: VecDeque::new(),
             last_share: 0,
             mark: (0, 0),
             expiry_s: 0,

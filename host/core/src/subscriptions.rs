@@ -22,7 +22,7 @@ use crate::key::{GroupKey, SessionKey, SubscriptionKey, narrow};
 use crate::message::Qos;
 use crate::topic::{Topic, TopicFilter};
 
-/// One subscriber in the list of a filter: what routing needs to know, in 12 bytes.
+/// One subscriber in the list of a filter: what routing needs to know, in 16 bytes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Subscriber {
     /// Whose it is.
@@ -35,6 +35,8 @@ pub(crate) struct Subscriber {
     pub(crate) no_local: bool,
     /// Retain As Published.
     pub(crate) retain_as_published: bool,
+    /// Whether what it gets has to be durable.
+    pub(crate) durable: bool,
     /// What else routing has to mind.
     pub(crate) kind: SubscriberKind,
 }
@@ -173,6 +175,7 @@ impl Subscriptions {
         &mut self,
         session: SessionKey,
         kind: SubscriberKind,
+        durable: bool,
         filter: &TopicFilter,
         record: SubscriptionRecord,
     ) -> SubscriptionKey {
@@ -185,7 +188,7 @@ impl Subscriptions {
         let SubscriptionRecord { options, identifier: _, share } = record;
         let subscription = Subscription { options, identifiers, share, home, position };
         let key = SubscriptionKey::new(self.subscriptions.insert(subscription));
-        let subscriber = Subscriber::new(session, key, kind, options);
+        let subscriber = Subscriber::new(session, key, kind, durable, options);
         match home {
             Home::List(list) => self.lists[list as usize].subscribers.push(subscriber),
             Home::Group(group) => self.groups[group.index()].members.push(subscriber),
@@ -203,7 +206,7 @@ impl Subscriptions {
             Home::List(list) => &mut self.lists[list as usize].subscribers[position],
             Home::Group(group) => &mut self.groups[group.index()].members[position],
         };
-        *subscriber = Subscriber::new(subscriber.session, key, kind, record.options);
+        *subscriber = Subscriber::new(subscriber.session, key, kind, subscriber.durable, record.options);
     }
 
     /// Removes a subscription, which must exist.
@@ -363,7 +366,12 @@ impl Subscriptions {
     fn add_list(&mut self, filter: &TopicFilter) -> u32 {
         let wild = filter.levels().any(|level| level == "+" || level == "#");
         let node = wild.then(|| self.add_path(filter));
-        let list = narrow(self.lists.insert(List { filter: filter.clone(), node, subscribers: SmallVec::new(), groups: None }));
+        let list = narrow(self.lists.insert(List {
+            filter: filter.clone(),
+            node,
+            subscribers: SmallVec::new(),
+            groups: None,
+        }));
         if let Some(node) = node {
             let node = &mut self.nodes[node as usize];
             let place = if ends_in_hash(filter) { &mut node.rest } else { &mut node.list };
@@ -506,10 +514,11 @@ impl Subscriber {
         session: SessionKey,
         subscription: SubscriptionKey,
         kind: SubscriberKind,
+        durable: bool,
         options: SubscriptionOptions,
     ) -> Self {
         let SubscriptionOptions { maximum_qos, no_local, retain_as_published, retain_handling: _ } = options;
-        Self { session, subscription, maximum_qos, no_local, retain_as_published, kind }
+        Self { session, subscription, maximum_qos, no_local, retain_as_published, durable, kind }
     }
 }
 

@@ -3,10 +3,12 @@
 
 use fastrand::Rng;
 use vespiary_core::event::{
-    AcknowledgeStep, Activation, Change, Connect, ConnectionId, Disconnect, Outcome, PacketId, PluginName, Protocol,
-    Publish, ReasonCode, RetainHandling, Revision, Sequence, Settlement, Subscribe, SubscriptionOptions, Will,
+    AcknowledgeStep, Activation, Connect, ConnectionId, Disconnect, Outcome, PacketId, PluginName, Protocol, Publish,
+    ReasonCode, RetainHandling, Revision, Sequence, Settlement, Subscribe, SubscriptionOptions, Will,
 };
-use vespiary_core::{Broker, Effect, Effects, Input, Limits, Message, Qos, Timestamp, Topic, TopicFilter};
+use vespiary_core::{
+    Broker, Effect, Effects, Input, Ledger, Limits, Message, Qos, SharedStrategy, Timestamp, Topic, TopicFilter,
+};
 
 /// Makes inputs.
 struct Chaos {
@@ -18,60 +20,76 @@ struct Chaos {
     connections: u64,
     /// Sequences that plugins have seen lately.
     sequences: Vec<Sequence>,
+    /// What is to be read from disk.
+    loads: Vec<Effect>,
+    /// What was read, and is still to be told.
+    answers: Vec<Input>,
 }
 
 #[test]
 fn no_inputs_break_the_broker() {
     for seed in 0..120 {
-        let mut chaos = Chaos { rng: Rng::with_seed(seed), now: Timestamp(1), connections: 0, sequences: Vec::new() };
+        let mut chaos = Chaos::new(seed);
         let limits = chaos.limits();
         let mut broker = Broker::new(limits.clone(), seed);
         let mut effects = Effects::default();
-        let mut changes: Vec<Change> = Vec::new();
+        let mut disk = Ledger::default();
         for step in 0..400 {
             let input = chaos.input();
             broker.handle(chaos.now, input, &mut effects);
-            changes.append(&mut effects.changes);
+            effects.changes.drain(..).for_each(|change| disk.apply(change));
             for effect in effects.list.drain(..) {
-                if let Effect::Events { events, .. } = effect {
-                    chaos.sequences = events.iter().map(|event| event.sequence).collect();
+                match effect {
+                    Effect::Events { events, .. } => {
+                        chaos.sequences = events.iter().map(|event| event.sequence).collect();
+                    }
+                    Effect::Load { .. } => chaos.loads.push(effect),
+                    _ => {}
                 }
             }
+            chaos.read(&disk);
             broker.check_invariants();
             if step % 20 == 0 {
-                let restored = Broker::restore(limits.clone(), 0, changes.iter().cloned());
+                let everything = [disk.changes(), disk.dead_letters()].concat();
+                let restored = Broker::restore(limits.clone(), 0, everything);
                 restored.check_invariants();
+                assert_eq!(disk.changes(), broker.durable_state(), "seed {seed}, step {step}");
                 assert_eq!(restored.durable_state(), broker.durable_state(), "seed {seed}, step {step}");
             }
             if chaos.rng.u8(..) == 0 {
-                broker = Broker::restore(limits.clone(), seed, std::mem::take(&mut changes));
-                changes = broker.durable_state();
-                changes.extend(dead_letters(&broker));
+                broker = Broker::restore(limits.clone(), seed, [disk.changes(), disk.dead_letters()].concat());
+                chaos.answers.clear();
+                chaos.loads.clear();
                 broker.handle(chaos.now, Input::Started, &mut effects);
             }
         }
     }
 }
 
-/// Dead letters of which the durable state has the numbers only.
-fn dead_letters(broker: &Broker) -> Vec<Change> {
-    let letter = |session, sequence| Change::DeadLettered {
-        session,
-        sequence,
-        letter: vespiary_core::event::DeadLetter {
-            content: Chaos::text("a", Qos::AtMostOnce, Timestamp(0)).into(),
-            reason: "".into(),
-            attempts: 0,
-            at: Timestamp(0),
-        },
-    };
-    let of = |status: vespiary_core::broker::PluginStatus<'_>| {
-        broker.dead_letters(status.plugin).map(|sequence| letter(status.session, sequence)).collect::<Vec<_>>()
-    };
-    broker.plugins().flat_map(of).collect()
-}
-
 impl Chaos {
+    fn new(seed: u64) -> Self {
+        Self {
+            rng: Rng::with_seed(seed),
+            now: Timestamp(1),
+            connections: 0,
+            sequences: Vec::new(),
+            loads: Vec::new(),
+            answers: Vec::new(),
+        }
+    }
+
+    /// Reads from disk, now or later; the answer comes later still, or in vain.
+    fn read(&mut self, disk: &Ledger) {
+        if self.rng.bool() {
+            return;
+        }
+        for load in std::mem::take(&mut self.loads) {
+            let Effect::Load { ticket, session, after, max, max_bytes, change: _ } = load else { continue };
+            let entries = (self.rng.u8(..) > 10).then(|| disk.load(session, after, max, max_bytes));
+            self.answers.push(Input::Loaded { ticket, entries });
+        }
+    }
+
     fn limits(&mut self) -> Limits {
         let rng = &mut self.rng;
         Limits {
@@ -80,6 +98,10 @@ impl Chaos {
             subscriptions_per_session: rng.usize(1..5),
             queued_messages: rng.usize(0..5),
             queued_bytes: rng.usize(0..200),
+            window_messages: rng.usize(0..4),
+            window_bytes: rng.usize(0..100),
+            buffered_messages: rng.usize(0..5),
+            buffered_bytes: rng.usize(0..200),
             inflight_messages: rng.u16(1..5),
             receive_maximum: rng.u16(1..4),
             unwritten_bytes: rng.usize(1..100),
@@ -91,6 +113,14 @@ impl Chaos {
             inbox_bytes: rng.usize(0..200),
             batch_bytes: rng.usize(0..100),
             dead_letters: rng.usize(0..3),
+            fan_out_at_once: rng.usize(0..3),
+            fan_out_per_turn: rng.usize(0..3),
+            shared_strategy: [
+                SharedStrategy::RoundRobin,
+                SharedStrategy::Sticky,
+                SharedStrategy::Random,
+                SharedStrategy::LeastInFlight,
+            ][rng.usize(0..4)],
         }
     }
 
@@ -106,6 +136,9 @@ impl Chaos {
             60..70 => Timestamp(self.now.0.saturating_sub(2_000)),
             _ => self.now,
         };
+        if let Some(answer) = self.answers.pop() {
+            return answer;
+        }
         let connection = ConnectionId(self.rng.u64(self.connections.saturating_sub(6)..=self.connections));
         let packet_id = PacketId::MIN.saturating_add(self.rng.u16(0..4));
         let plugin = PluginName(self.pick(&["p", "q", "r"]).into());
@@ -142,7 +175,8 @@ impl Chaos {
             }
             68..72 => Input::ConnectionLost { connection },
             72..78 => Input::Written { connection, bytes: self.rng.usize(0..100) },
-            78..84 => Input::Tick,
+            78..83 => Input::Tick,
+            83 => self.pick_storage(),
             84..87 => self.activate(plugin),
             87 => Input::RemovePlugin { plugin },
             88..93 => Input::TakeEvents { plugin, max: self.rng.usize(0..4) },
@@ -150,6 +184,10 @@ impl Chaos {
             94 => Input::ReturnEvents { plugin },
             _ => self.settle(plugin),
         }
+    }
+
+    fn pick_storage(&mut self) -> Input {
+        if self.rng.u8(..) < 60 { Input::StorageFailed } else { Input::StorageRecovered }
     }
 
     fn connect(&mut self) -> Input {
@@ -198,7 +236,19 @@ impl Chaos {
     }
 
     fn filter(&mut self) -> TopicFilter {
-        TopicFilter::parse(self.pick(&["a", "#", "+", "a/#", "+/+", "$s", "b/c"])).expect("a filter")
+        TopicFilter::parse(self.pick(&[
+            "a",
+            "#",
+            "+",
+            "a/#",
+            "+/+",
+            "$s",
+            "b/c",
+            "$share/g/#",
+            "$share/h/#",
+            "$share/g/a",
+        ]))
+        .expect("a filter")
     }
 
     fn subscription(&mut self) -> Result<(TopicFilter, SubscriptionOptions), ReasonCode> {

@@ -62,9 +62,9 @@ impl Broker {
         effects: &mut Effects,
         may_leave: impl Fn(&InFlight) -> bool,
     ) {
-        let outbound = &mut self.sessions[key].outbound;
-        if let Some(in_flight) = outbound.window.remove(packet_id, may_leave) {
-            let drained = outbound.is_drained();
+        let session = &mut self.sessions[key];
+        if let Some(in_flight) = session.outbound.window.remove(packet_id, may_leave) {
+            let drained = session.outbound.is_drained() && session.greetings.is_empty();
             self.let_go(key, in_flight.place, effects);
             if !drained {
                 self.pump(now, key, effects);

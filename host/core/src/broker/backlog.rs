@@ -11,8 +11,8 @@ const SEARCH_INTERVAL_MS: u64 = 1_000;
 impl Broker {
     /// Asks for the next part of a queue if what a client's session has in memory runs low.
     pub(super) fn refill(&mut self, key: SessionKey, effects: &mut Effects) {
-        let session = &self.sessions[key];
-        if session.connection.is_some() && session.outbound.needs_load(self.limits.window_messages) {
+        let (session, limits) = (&self.sessions[key], &self.limits);
+        if session.connection.is_some() && session.outbound.needs_load(limits.window_messages, limits.window_bytes) {
             self.load(key, effects);
         }
     }
@@ -42,9 +42,14 @@ impl Broker {
         effects: &mut Effects,
     ) {
         let key = SessionKey::new((ticket.0 & u64::from(u32::MAX)) as usize);
-        let Some(session) = self.sessions.get_mut(key).filter(|session| session.outbound.awaits(ticket)) else { return };
+        let Some(session) = self.sessions.get_mut(key).filter(|session| session.outbound.awaits(ticket)) else {
+            return;
+        };
         let Some(entries) = entries else {
             session.outbound.end_load();
+            if session.heirs.is_some() {
+                self.hand_on_later(now, key);
+            }
             return self.close(now, key, ReasonCode::ServerBusy, effects);
         };
         if session.heirs.is_some() {

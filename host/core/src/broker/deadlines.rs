@@ -13,7 +13,7 @@ use crate::session::Session;
 pub(super) enum Deadline {
     /// The will of an absent client.
     Will(SessionKey),
-    /// The session of an absent client.
+    /// The session of an absent client; or what one that ended left behind is tried again.
     Expiry(SessionKey),
     /// An event that a plugin failed to handle.
     Retry(SessionKey),
@@ -25,7 +25,7 @@ const DUE_PER_TICK: usize = 1000;
 impl Broker {
     /// When [`Input::Tick`](crate::Input::Tick) has something to do next; a time in the past if there is something now.
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        if !self.woken.is_empty() {
+        if !self.woken.is_empty() || !self.greeting.is_empty() || !self.fan_outs.is_empty() {
             return Some(Timestamp(0));
         }
         let deadline = self.deadlines.first().map(|&(at, _)| at);
@@ -43,7 +43,11 @@ impl Broker {
                 }
                 Deadline::Expiry(key) => {
                     self.sessions[key].expires_at = None;
-                    self.end_session(now, key, effects);
+                    if self.sessions[key].heirs.is_some() {
+                        self.load(key, effects);
+                    } else {
+                        self.end_session(now, key, effects);
+                    }
                 }
                 Deadline::Retry(key) => {
                     self.sessions[key].plugin_inbox().deadline = None;
@@ -52,6 +56,8 @@ impl Broker {
             }
         }
         self.expire_retained(now, effects);
+        self.go_on_with_greetings(now, effects);
+        self.go_on_with_fan_outs(now, effects);
         self.serve_woken(now, effects);
     }
 
@@ -104,6 +110,7 @@ impl Broker {
         let ended: Vec<SessionKey> =
             self.sessions.iter().filter(|(_, session)| has_heirs(session)).map(|(key, _)| key).collect();
         for key in ended {
+            self.cancel_deadlines(key);
             self.load(key, effects);
         }
     }

@@ -38,13 +38,22 @@ impl Broker {
         if session.inbox.is_some() {
             return self.deliver_to_inbox(now, &to, parcel, effects);
         }
-        let may_go = session.outbound.is_drained()
-            && session.unwritten_bytes < self.limits.unwritten_bytes
-            && (to.qos == Qos::AtMostOnce || session.has_window(self.limits.inflight_messages));
+        let may_go = session.unwritten_bytes < self.limits.unwritten_bytes
+            && match to.qos {
+                // The order between QoS 0 and what is on disk is nobody's [MQTT-4.6.0-5].
+                Qos::AtMostOnce => !session.outbound.has_waiting(),
+                Qos::AtLeastOnce | Qos::ExactlyOnce => {
+                    session.outbound.is_drained() && session.has_window(self.limits.inflight_messages)
+                }
+            };
         match session.connection {
             Some(connection) if may_go => self.send_at_once(now, connection, to, parcel, effects),
             None if to.qos == Qos::AtMostOnce => {}
-            Some(_) | None => self.enqueue(now, to, parcel, effects),
+            Some(_) | None => {
+                let key = to.session;
+                self.enqueue(now, to, parcel, effects);
+                self.refill(key, effects);
+            }
         }
     }
 
@@ -82,9 +91,8 @@ impl Broker {
             } else if share.is_some() {
                 content = Some(parcel.message.clone());
             }
-            let in_flight =
-                InFlight { packet_id, share, qos, released: false, counted: true, weight, place, content };
-            self.sessions[to.session].outbound.window.push(in_flight);
+            let in_flight = InFlight { packet_id, share, qos, released: false, counted: true, weight, place, content };
+            self.sessions[to.session].outbound.push_in_flight(in_flight);
         }
         effects.list.push(Effect::Send { connection, after, packet: Packet::Publish(delivery) });
     }
@@ -187,6 +195,9 @@ impl Broker {
                 break;
             }
         }
+        if !self.sessions[key].greetings.is_empty() {
+            self.go_on_greeting(now, key, effects);
+        }
         self.refill(key, effects);
     }
 
@@ -261,7 +272,7 @@ impl Broker {
     pub(super) fn written(&mut self, now: Timestamp, key: SessionKey, bytes: usize, effects: &mut Effects) {
         let session = &mut self.sessions[key];
         session.unwritten_bytes = session.unwritten_bytes.saturating_sub(bytes);
-        if !session.outbound.is_drained() {
+        if !session.outbound.is_drained() || !session.greetings.is_empty() {
             self.pump(now, key, effects);
         }
     }

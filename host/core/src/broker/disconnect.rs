@@ -40,6 +40,7 @@ impl Broker {
             self.connections.remove(&connection);
         }
         session.unwritten_bytes = 0;
+        session.greetings.clear();
         if session.expiry_s == 0 {
             self.end_session(now, key, effects);
         } else {

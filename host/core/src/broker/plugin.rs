@@ -53,7 +53,7 @@ impl Broker {
         let after = effects.last_change();
         effects.list.push(Effect::PluginActivated { plugin, session, revision: number, after });
         for (filter, qos) in added {
-            self.send_retained(now, key, filter, plugin_options(*qos), effects);
+            self.greet(now, key, filter.clone(), plugin_options(*qos), effects);
         }
     }
 

@@ -8,7 +8,7 @@ use super::Broker;
 use super::deliver::Addressee;
 use super::stored::Parcel;
 use crate::event::{
-    AcknowledgeStep, Change, ChangeNumber, DropReason, Effect, Effects, Packet, PacketId, Protocol, Publish, ReasonCode,
+    AcknowledgeStep, Change, ChangeNumber, Effect, Effects, Packet, PacketId, Protocol, Publish, ReasonCode,
     ShareNumber,
 };
 use crate::key::{GroupKey, SessionKey, SubscriptionKey};
@@ -30,13 +30,15 @@ pub(super) struct Routing {
 
 /// A session that gets the message, as routing finds it.
 #[derive(Debug, Clone, Copy)]
-struct Target {
+pub(super) struct Target {
     /// The session.
-    session: SessionKey,
+    pub(super) session: SessionKey,
     /// The highest QoS of the subscriptions that match.
     maximum_qos: Qos,
     /// Whether one of them keeps the RETAIN flag.
     retain_as_published: bool,
+    /// Whether its copy has to be durable.
+    durable: bool,
     /// Whether it is a plugin.
     plugin: bool,
     /// The shared subscription it gets the message through, if it does.
@@ -180,24 +182,32 @@ impl Broker {
             self.retain(&message, effects);
         }
         let reason = if routing.targets.is_empty() { ReasonCode::NoMatchingSubscribers } else { ReasonCode::Success };
+        if self.fan_outs.take_over(&message, routing.targets.len(), self.limits.fan_out_at_once) {
+            self.put_off(now, &message, &mut routing.targets, &routing.merged, effects);
+        }
         let mut parcel = Parcel::new(message);
         for target in routing.targets.drain(..) {
-            let identifiers = match target.identifiers {
-                TargetIdentifiers::None => None,
-                TargetIdentifiers::One(key) => self.subscriptions.subscription(key).identifiers.clone(),
-                TargetIdentifiers::Several(place) => Some(Arc::from(routing.merged[place as usize].as_slice())),
-            };
-            let to = Addressee {
-                session: target.session,
-                qos: target.maximum_qos.min(parcel.message.qos),
-                retain: target.retain_as_published && parcel.message.retain,
-                share: target.share,
-                identifiers,
-            };
+            let to = self.addressee(&target, &parcel.message, &routing.merged);
             self.deliver(now, to, &mut parcel, effects);
         }
         self.routing = routing;
         reason
+    }
+
+    /// How a target gets a message.
+    pub(super) fn addressee(&self, target: &Target, message: &Message, merged: &[SmallVec<[u32; 4]>]) -> Addressee {
+        let identifiers = match target.identifiers {
+            TargetIdentifiers::None => None,
+            TargetIdentifiers::One(key) => self.subscriptions.subscription(key).identifiers.clone(),
+            TargetIdentifiers::Several(place) => Some(Arc::from(merged[place as usize].as_slice())),
+        };
+        Addressee {
+            session: target.session,
+            qos: target.maximum_qos.min(message.qos),
+            retain: target.retain_as_published && message.retain,
+            share: target.share,
+            identifiers,
+        }
     }
 
     /// Fills in who gets a message; says whether a plugin is among them.
@@ -262,35 +272,23 @@ impl Broker {
             may_refuse && !self.fits_inbox(target.session, message.weight())
         })
     }
-
-    fn retention_is_full(&self, message: &Message) -> bool {
-        if !message.retain || message.payload.is_empty() {
-            return false;
-        }
-        let (count, bytes) = match self.retained.find(&message.topic) {
-            Some(replaced) => (self.retained.len() - 1, self.retained.bytes() - replaced.weight()),
-            None => (self.retained.len(), self.retained.bytes()),
-        };
-        count >= self.limits.retained_messages || bytes + message.weight() > self.limits.retained_bytes
-    }
-
-    fn retain(&mut self, message: &Arc<Message>, effects: &mut Effects) {
-        if message.payload.is_empty() {
-            if self.retained.remove(&message.topic).is_some() {
-                effects.record(Change::RetainedCleared { topic: message.topic.clone() });
-            }
-        } else if self.retention_is_full(message) {
-            effects.drop_counted(DropReason::RetainedFull, 1);
-        } else if self.storage_failed {
-            effects.drop_counted(DropReason::StorageFailed, 1);
-        } else {
-            self.retained.insert(message.clone());
-            effects.record(Change::Retained { message: message.clone() });
-        }
-    }
 }
 
 impl Target {
+    /// Notes its Subscription Identifier itself, so that it does not rest on the subscription any more.
+    pub(super) fn detach(&mut self, subscriptions: &Subscriptions, merged: &mut Vec<SmallVec<[u32; 4]>>) {
+        if let TargetIdentifiers::One(key) = self.identifiers {
+            let identifiers = subscriptions.subscription(key).identifiers.as_deref().unwrap_or_default();
+            self.identifiers = TargetIdentifiers::Several(merged.len() as u32);
+            merged.push(identifiers.iter().copied().collect());
+        }
+    }
+
+    /// Whether nobody's promise rests on what it gets.
+    pub(super) fn can_wait(&self) -> bool {
+        !self.durable && self.share.is_none()
+    }
+
     fn new(subscriber: &Subscriber) -> Self {
         let identifiers = match subscriber.kind {
             SubscriberKind::Identified => TargetIdentifiers::One(subscriber.subscription),
@@ -300,6 +298,7 @@ impl Target {
             session: subscriber.session,
             maximum_qos: subscriber.maximum_qos,
             retain_as_published: subscriber.retain_as_published,
+            durable: subscriber.durable,
             plugin: subscriber.kind == SubscriberKind::Plugin,
             share: None,
             identifiers,

@@ -52,7 +52,7 @@ impl Broker {
         session.received = kept.received.iter().map(|&packet_id| (packet_id, ChangeNumber(0))).collect();
         session.outbound.restore_backlog(messages, bytes);
         if client_id.is_empty() {
-            session.heirs = Some(Box::new(kept.subscriptions));
+            session.heirs = Some(kept.subscriptions);
             self.sessions.insert(session);
             return;
         }
@@ -70,7 +70,7 @@ impl Broker {
         messages: &BTreeMap<MessageId, (Arc<Message>, u64)>,
     ) {
         let mut inbox = Inbox::new(plugin.clone(), revision.clone(), self.seed);
-        inbox.dead_letters = kept.dead_letters;
+        inbox.dead_letters = kept.dead_letters.into_keys().collect();
         for (sequence, (entry, _)) in kept.queue {
             let Some((message, _)) = messages.get(&entry.message) else { continue };
             inbox.push(Event {

@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Broker;
+use super::deadlines::Deadline;
 use super::deliver::Addressee;
 use super::stored::Parcel;
-use crate::event::{Change, Effects, LoadedEntry, SessionId, SessionRecord, ShareNumber, SubscriptionRecord};
+use crate::event::{Change, Effects, LoadedEntry, SessionId, ShareNumber, SubscriptionRecord};
 use crate::key::{GroupKey, SessionKey};
 use crate::limits::SharedStrategy;
 use crate::message::{Message, Qos, Timestamp};
@@ -20,6 +21,9 @@ use crate::topic::TopicFilter;
 
 /// Members that are looked at for one message, at most.
 const MEMBERS_CONSIDERED: usize = 64;
+
+/// Milliseconds until what could not be read is tried again.
+const RETRY_MS: u64 = 1_000;
 
 /// The subscriptions of a session that ends, of which some are shared.
 pub(super) type Heirs = BTreeMap<TopicFilter, SubscriptionRecord>;
@@ -46,7 +50,9 @@ impl Broker {
         let count = group.members.len();
         let start = match strategy {
             SharedStrategy::Random => random as usize % count.max(1),
-            SharedStrategy::RoundRobin | SharedStrategy::Sticky | SharedStrategy::LeastInFlight => group.next % count.max(1),
+            SharedStrategy::RoundRobin | SharedStrategy::Sticky | SharedStrategy::LeastInFlight => {
+                group.next % count.max(1)
+            }
         };
         let places = (0..count.min(MEMBERS_CONSIDERED)).map(|offset| (start + offset) % count);
         let rank = |place: usize| {
@@ -112,9 +118,11 @@ impl Broker {
     /// The subscriptions of a session, if some of them are shared.
     pub(super) fn heirs(&self, session: &Session) -> Option<Heirs> {
         let record = |&key| self.subscriptions.subscription(key).record();
-        session.subscriptions.values().any(|key| record(key).share.is_some()).then(|| {
-            session.subscriptions.iter().map(|(filter, key)| (filter.clone(), record(key))).collect()
-        })
+        session
+            .subscriptions
+            .values()
+            .any(|key| record(key).share.is_some())
+            .then(|| session.subscriptions.iter().map(|(filter, key)| (filter.clone(), record(key))).collect())
     }
 
     /// Gives to others what a session in memory leaves behind.
@@ -135,15 +143,12 @@ impl Broker {
     pub(super) fn keep_for_heirs(&mut self, now: Timestamp, mut session: Session, heirs: Heirs, effects: &mut Effects) {
         session.outbound.park();
         session.client_id = Arc::from("");
+        session.expiry_s = 0;
+        session.disconnected_at = Some(now);
+        session.will = None;
         session.subscriptions.clear();
-        session.heirs = Some(Box::new(heirs));
-        let record = SessionRecord {
-            client_id: session.client_id.clone(),
-            session_expiry_s: 0,
-            disconnected_at: Some(now),
-            will: None,
-        };
-        effects.record(Change::SessionStored { session: session.id, record: Box::new(record) });
+        session.heirs = Some(heirs);
+        effects.record(Change::SessionStored { session: session.id, record: session.record() });
         let key = self.sessions.insert(session);
         self.load(key, effects);
     }
@@ -175,6 +180,13 @@ impl Broker {
         self.sessions[key].heirs = Some(heirs);
         self.sessions[key].outbound.backlog.after = last;
         self.load(key, effects);
+    }
+
+    /// What a durable session left behind cannot be read: tries again.
+    pub(super) fn hand_on_later(&mut self, now: Timestamp, key: SessionKey) {
+        let at = now.after_ms(RETRY_MS);
+        self.sessions[key].expires_at = Some(at);
+        self.deadlines.insert((at, Deadline::Expiry(key)));
     }
 
     /// A durable session goes from disk.

@@ -1,10 +1,8 @@
-//! SUBSCRIBE and UNSUBSCRIBE, and the retained messages that a new subscription brings.
+//! SUBSCRIBE and UNSUBSCRIBE.
 
 use std::num::NonZeroU16;
 
 use super::Broker;
-use super::deliver::Addressee;
-use super::stored::Parcel;
 use crate::event::{
     Change, Effect, Effects, Packet, PacketId, ReasonCode, RetainHandling, ShareNumber, Subscribe, SubscriptionOptions,
     SubscriptionRecord,
@@ -40,7 +38,7 @@ impl Broker {
             effects.list.push(Effect::Send { connection, after: effects.since(before), packet });
         }
         for (filter, options, _) in with_retained {
-            self.send_retained(now, key, &filter, options, effects);
+            self.greet(now, key, filter, options, effects);
         }
     }
 
@@ -84,12 +82,7 @@ impl Broker {
     }
 
     /// Adds or replaces a subscription, without a change.
-    pub(super) fn set_subscription(
-        &mut self,
-        key: SessionKey,
-        filter: &TopicFilter,
-        record: SubscriptionRecord,
-    ) {
+    pub(super) fn set_subscription(&mut self, key: SessionKey, filter: &TopicFilter, record: SubscriptionRecord) {
         let session = &mut self.sessions[key];
         let kind = match (&session.inbox, record.identifier) {
             (Some(_), _) => SubscriberKind::Plugin,
@@ -99,35 +92,9 @@ impl Broker {
         match session.subscriptions.get(filter) {
             Some(&existing) => self.subscriptions.replace(existing, kind, record),
             None => {
-                let subscription = self.subscriptions.insert(key, kind, filter, record);
+                let subscription = self.subscriptions.insert(key, kind, session.durable, filter, record);
                 session.subscriptions.insert(filter.clone(), subscription);
             }
-        }
-    }
-
-    /// Sends the retained messages that match a subscription; none for a shared one (section 3.8.4).
-    pub(super) fn send_retained(
-        &mut self,
-        now: Timestamp,
-        key: SessionKey,
-        filter: &TopicFilter,
-        options: SubscriptionOptions,
-        effects: &mut Effects,
-    ) {
-        let session = &self.sessions[key];
-        let Some(&subscription) = session.subscriptions.get(filter) else { return };
-        if self.subscriptions.subscription(subscription).share.is_some() {
-            return;
-        }
-        let identifiers = self.subscriptions.subscription(subscription).identifiers.clone();
-        let own = options.no_local.then(|| session.client_id.clone());
-        for message in self.retained.matching(filter, now, self.limits.retained_burst()) {
-            if own.as_ref().is_some_and(|own| *own == message.publisher) {
-                continue;
-            }
-            let qos = message.qos.min(options.maximum_qos);
-            let to = Addressee { session: key, qos, retain: true, share: None, identifiers: identifiers.clone() };
-            self.deliver(now, to, &mut Parcel::new(message), effects);
         }
     }
 
@@ -157,6 +124,7 @@ impl Broker {
             return ReasonCode::NoSubscriptionExisted;
         };
         self.subscriptions.remove(subscription);
+        session.greetings.retain(|greeting| greeting.filter != *filter);
         if session.durable {
             effects.record(Change::Unsubscribed { session: session.id, filter: filter.clone() });
         }

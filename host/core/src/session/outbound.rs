@@ -80,7 +80,12 @@ pub(crate) struct Outbound {
 impl Outbound {
     /// Whether nothing waits to be sent, so that a new message may go at once.
     pub(crate) fn is_drained(&self) -> bool {
-        self.queue.is_empty() && self.resend.is_empty() && self.backlog.messages == 0
+        !self.has_waiting() && self.backlog.messages == 0
+    }
+
+    /// Whether something in memory waits to be sent.
+    pub(crate) fn has_waiting(&self) -> bool {
+        !self.queue.is_empty() || !self.resend.is_empty()
     }
 
     /// Entries in flight, sent on this connection or before it.
@@ -133,6 +138,15 @@ impl Outbound {
         Some(entry)
     }
 
+    /// Puts a new message in flight that did not wait in the queue.
+    pub(crate) fn push_in_flight(&mut self, in_flight: InFlight) {
+        debug_assert!(self.is_drained(), "nothing overtakes what waits");
+        if in_flight.place.is_on_disk() {
+            self.backlog.after = in_flight.place.sequence;
+        }
+        self.window.push(in_flight);
+    }
+
     /// Appends to the queue in memory.
     pub(crate) fn push_queued(&mut self, entry: Entry) {
         self.queued_bytes += entry.message.weight();
@@ -171,10 +185,10 @@ impl Outbound {
     }
 
     /// Whether the part in memory has run so low that the next part of the backlog should be loaded.
-    pub(crate) fn needs_load(&self, window_messages: usize) -> bool {
-        self.backlog.messages > 0
-            && self.backlog.load.is_none()
-            && (self.queue.len() + self.resend.len()) * 2 <= window_messages
+    pub(crate) fn needs_load(&self, window_messages: usize, window_bytes: usize) -> bool {
+        let waiting = self.queue.len() + self.resend.len();
+        let runs_low = waiting * 2 <= window_messages && self.queued_bytes * 2 <= window_bytes;
+        self.backlog.messages > 0 && self.backlog.load.is_none() && (waiting == 0 || runs_low)
     }
 
     /// Whether a load is under way.
@@ -207,6 +221,7 @@ impl Outbound {
             self.backlog.messages = added;
         }
         for LoadedEntry { sequence, entry, released, content } in entries {
+            debug_assert!(sequence > self.backlog.after, "what is in memory is not loaded");
             self.forget_backlog(&entry);
             self.backlog.after = sequence;
             let packet_id = entry.packet_id;

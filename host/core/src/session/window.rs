@@ -65,6 +65,8 @@ pub(crate) struct Window {
     stragglers: BTreeMap<PacketId, InFlight>,
     /// The identifier that was given out last; 0 before the first.
     last_packet_id: u16,
+    /// Whether one was given out since the broker started.
+    has_given_out: bool,
     /// Entries that count against the client's Receive Maximum.
     unacknowledged: usize,
 }
@@ -87,14 +89,17 @@ impl Window {
         self.unacknowledged
     }
 
-    /// An identifier is in use that was given out before the broker started.
+    /// An identifier is in use that may have been given out before the broker started; they come in order.
     pub(crate) fn resume_after(&mut self, packet_id: PacketId) {
-        self.last_packet_id = packet_id.get();
+        if !self.has_given_out {
+            self.last_packet_id = packet_id.get();
+        }
     }
 
     /// Gives out a packet identifier that is not in use. At least one must be free.
     pub(crate) fn next_packet_id(&mut self) -> PacketId {
         debug_assert!(self.len() < usize::from(u16::MAX));
+        self.has_given_out = true;
         loop {
             let candidate = PacketId::new(self.last_packet_id.wrapping_add(1)).unwrap_or(PacketId::MIN);
             self.last_packet_id = candidate.get();
@@ -139,11 +144,7 @@ impl Window {
     }
 
     /// Takes the entry in flight under an identifier out, if it is one that may leave now.
-    pub(crate) fn remove(
-        &mut self,
-        packet_id: PacketId,
-        may_leave: impl Fn(&InFlight) -> bool,
-    ) -> Option<InFlight> {
+    pub(crate) fn remove(&mut self, packet_id: PacketId, may_leave: impl Fn(&InFlight) -> bool) -> Option<InFlight> {
         let Some(position) = self.position(packet_id) else {
             self.stragglers.get(&packet_id).filter(|entry| may_leave(entry))?;
             let entry = self.stragglers.remove(&packet_id)?;

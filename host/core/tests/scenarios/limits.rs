@@ -76,12 +76,15 @@ fn the_bytes_of_a_queue_are_bounded_and_expired_messages_make_room() {
             p gets Puback 3
         after 5
         p publishes a 4 qos 1 id 3
+            dropped: 1 QueueFull
             dropped: 1 Expired
+            p gets Puback 3
+        p publishes a 5 qos 1 id 3
             p gets Puback 3 *
         s connects expires never
             s' is back *
             s' gets a 2 qos 1 id 1 *
-            s' gets a 4 qos 1 id 2 *
+            s' gets a 5 qos 1 id 2 *
         ",
     );
 }

@@ -7,11 +7,14 @@
 
 mod script;
 
+mod backlog;
 mod durability;
+mod fan_out;
 mod limits;
 mod plugins;
 mod qos;
 mod retained;
 mod sessions;
+mod shared;
 mod subscriptions;
 mod wills;

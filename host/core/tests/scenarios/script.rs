@@ -13,6 +13,8 @@
 //! after S                                     so many seconds pass; then a tick
 //! tick
 //! restart                                     everything so far is durable; a new broker starts from it
+//! disk slow|answers|forgets                   what is to be read from disk waits, comes, or cannot be read
+//! storage fails|recovers                      nothing, or everything, can be made durable
 //! plugin P runs REVISION [FILTER QOS ..]
 //! plugin P takes N | cancels | returns | goes
 //! plugin P settles done|retry:S|dead|- .. [; TOPIC TEXT QOS ..] [; KEY=TEXT ..]
@@ -27,7 +29,9 @@ use vespiary_core::event::{
     PacketId, PluginName, Protocol, Publish, ReasonCode, RetainHandling, Revision, Settlement, StateWrite, Subscribe,
     SubscriptionOptions, Will,
 };
-use vespiary_core::{Broker, Effect, Effects, Input, Limits, Message, Qos, Timestamp, Topic, TopicFilter};
+use vespiary_core::{
+    Broker, Effect, Effects, Input, Ledger, Limits, Message, Qos, SharedStrategy, Timestamp, Topic, TopicFilter,
+};
 
 /// Runs a script and compares what the broker does with what the script says. Between two inputs the broker keeps its
 /// invariants, and equals the one restored from its changes.
@@ -66,8 +70,10 @@ struct Run {
     broker: Broker,
     /// What it asks for.
     effects: Effects,
-    /// All changes.
-    changes: Vec<Change>,
+    /// The disk.
+    ledger: Ledger,
+    /// What is to be read from it, while it is slow.
+    loads: Option<Vec<Effect>>,
     /// The time.
     now: Timestamp,
     /// The latest connection of each client.
@@ -115,7 +121,8 @@ impl Run {
             broker: Broker::new(limits.clone(), 1),
             limits,
             effects: Effects::default(),
-            changes: Vec::new(),
+            ledger: Ledger::default(),
+            loads: None,
             now: Timestamp(1_000_000),
             connections: BTreeMap::new(),
             names: BTreeMap::new(),
@@ -137,26 +144,77 @@ impl Run {
             }
             "tick" => Input::Tick,
             "restart" => {
-                self.broker = Broker::restore(self.limits.clone(), 2, std::mem::take(&mut self.changes));
-                self.changes = self.broker.durable_state();
+                self.broker = Broker::restore(self.limits.clone(), 2, self.everything());
                 self.effects = Effects::default();
                 Input::Started
             }
+            "disk" => return self.disk(words.word()),
+            "storage" if words.word() == "fails" => Input::StorageFailed,
+            "storage" => Input::StorageRecovered,
             "plugin" => self.plugin(line),
             name => self.client(name, line, words),
         };
+        self.handle(input, line)
+    }
+
+    fn handle(&mut self, input: Input, line: &str) -> Vec<String> {
         self.broker.handle(self.now, input, &mut self.effects);
-        self.changes.append(&mut self.effects.changes);
+        self.effects.changes.drain(..).for_each(|change| self.ledger.apply(change));
         self.broker.check_invariants();
-        let restored = Broker::restore(self.limits.clone(), 3, self.changes.clone());
+        assert_eq!(self.ledger.changes(), self.broker.durable_state(), "the disk equals what is live after {line:?}");
+        let restored = Broker::restore(self.limits.clone(), 3, self.everything());
         restored.check_invariants();
         assert_eq!(restored.durable_state(), self.broker.durable_state(), "restored equals live after {line:?}");
-        std::mem::take(&mut self.effects.list).into_iter().map(|effect| self.tell(effect)).collect()
+        let mut told = Vec::new();
+        for effect in std::mem::take(&mut self.effects.list) {
+            match (&effect, &mut self.loads) {
+                (Effect::Load { .. }, None) => told.extend(self.answer(&effect, line)),
+                (Effect::Load { .. }, Some(loads)) => loads.push(effect),
+                _ => told.push(self.tell(effect)),
+            }
+        }
+        told
+    }
+
+    /// All that a new broker starts from.
+    fn everything(&self) -> Vec<Change> {
+        [self.ledger.changes(), self.ledger.dead_letters()].concat()
+    }
+
+    /// Reads what an effect asks for.
+    fn answer(&mut self, load: &Effect, line: &str) -> Vec<String> {
+        let Effect::Load { ticket, session, after, max, max_bytes, change: _ } = *load else { return Vec::new() };
+        let entries = Some(self.ledger.load(session, after, max, max_bytes));
+        self.handle(Input::Loaded { ticket, entries }, line)
+    }
+
+    fn disk(&mut self, word: &str) -> Vec<String> {
+        if word == "slow" {
+            self.loads = Some(Vec::new());
+            return Vec::new();
+        }
+        let loads = self.loads.take().unwrap_or_default();
+        let told = loads.into_iter().map(|load| match load {
+            Effect::Load { ticket, .. } if word == "forgets" => {
+                self.handle(Input::Loaded { ticket, entries: None }, "disk forgets")
+            }
+            load => self.answer(&load, "disk answers"),
+        });
+        told.flatten().collect()
     }
 
     fn limit(&mut self, words: &mut Words<'_>) {
         let mut limits = Limits::default();
         while let Some((name, value)) = words.next().and_then(|word| word.split_once('=')) {
+            if name == "shared" {
+                limits.shared_strategy = match value {
+                    "sticky" => SharedStrategy::Sticky,
+                    "random" => SharedStrategy::Random,
+                    "least-in-flight" => SharedStrategy::LeastInFlight,
+                    _ => panic!("no strategy {value}"),
+                };
+                continue;
+            }
             let value: usize = value.parse().expect("a number");
             match name {
                 "connections" => limits.connections = value,
@@ -164,6 +222,10 @@ impl Run {
                 "subscriptions" => limits.subscriptions_per_session = value,
                 "queued_messages" => limits.queued_messages = value,
                 "queued_bytes" => limits.queued_bytes = value,
+                "window_messages" => limits.window_messages = value,
+                "window_bytes" => limits.window_bytes = value,
+                "buffered_messages" => limits.buffered_messages = value,
+                "buffered_bytes" => limits.buffered_bytes = value,
                 "inflight_messages" => limits.inflight_messages = value as u16,
                 "receive_maximum" => limits.receive_maximum = value as u16,
                 "unwritten_bytes" => limits.unwritten_bytes = value,
@@ -174,6 +236,8 @@ impl Run {
                 "inbox_events" => limits.inbox_events = value,
                 "inbox_bytes" => limits.inbox_bytes = value,
                 "batch_bytes" => limits.batch_bytes = value,
+                "fan_out_at_once" => limits.fan_out_at_once = value,
+                "fan_out_per_turn" => limits.fan_out_per_turn = value,
                 "dead_letters" => limits.dead_letters = value,
                 _ => panic!("no limit {name}"),
             }
@@ -380,6 +444,7 @@ impl Run {
             }
             Effect::PluginRefused { plugin, reason } => format!("{} is refused: {reason:?}", plugin.0),
             Effect::PluginRemoved { plugin, after } => format!("{} is gone{}", plugin.0, wait(after)),
+            Effect::Load { .. } => unreachable!("what is to be read is not told"),
             Effect::Dropped { reason, count } => format!("dropped: {count} {reason:?}"),
         }
     }

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use vespiary_core::event::{
-    AcknowledgeStep, Connect, ConnectionId, Delivery, Packet, PacketId, Protocol, Publish, ReasonCode,
+    AcknowledgeStep, Connect, ConnectionId, Delivery, Packet, PacketId, Protocol, Publish, ReasonCode, RetainHandling,
+    Subscribe, SubscriptionOptions,
 };
-use vespiary_core::{Input, Message, Qos, Timestamp, Topic};
+use vespiary_core::{Input, Message, Qos, Timestamp, Topic, TopicFilter};
 
 /// A client.
 pub struct Client {
@@ -15,6 +16,10 @@ pub struct Client {
     pub link: Option<Link>,
     /// Whether its session outlives connections.
     pub durable: bool,
+    /// Seconds that its session outlives its connection.
+    expiry_s: u32,
+    /// A subscription that it makes when its session is new.
+    share: Option<(TopicFilter, Qos)>,
     /// QoS 1 and 2 publishes it takes at a time.
     receive_maximum: u16,
     /// Publishes of which it does not yet know that they arrived, in order.
@@ -58,6 +63,8 @@ impl Client {
             name: name.into(),
             link: None,
             durable,
+            expiry_s: if durable { u32::MAX } else { 0 },
+            share: None,
             receive_maximum: 0,
             outgoing: VecDeque::new(),
             received: BTreeSet::new(),
@@ -67,6 +74,21 @@ impl Client {
         }
     }
 
+    /// One of those who share a subscription.
+    pub fn worker(name: &str, expiry_s: u32, filter: TopicFilter, qos: Qos) -> Self {
+        Self { expiry_s, share: Some((filter, qos)), ..Self::new(name, true) }
+    }
+
+    /// Whether it shares its subscription with others.
+    pub fn is_worker(&self) -> bool {
+        self.share.is_some()
+    }
+
+    /// Whether it shares its subscription at this QoS.
+    pub fn shares_at(&self, qos: Qos) -> bool {
+        self.share.as_ref().is_some_and(|(_, maximum)| *maximum == qos)
+    }
+
     pub fn connect(&mut self, connection: u64, protocol: Protocol, receive_maximum: u16) {
         self.receive_maximum = receive_maximum;
         let connect = Connect {
@@ -74,7 +96,7 @@ impl Client {
             client_id: self.name.as_str().into(),
             client_id_assigned: false,
             clean_start: !self.durable,
-            session_expiry_s: if self.durable { u32::MAX } else { 0 },
+            session_expiry_s: self.expiry_s,
             receive_maximum: self.receive_maximum,
             maximum_packet_size: None,
             will: None,
@@ -158,6 +180,9 @@ impl Client {
             if !self.durable {
                 self.outgoing.clear();
             }
+            if let Some((filter, maximum_qos)) = self.share.clone() {
+                self.subscribe(filter, maximum_qos);
+            }
         }
         let outgoing: Vec<(PacketId, bool, Message)> =
             self.outgoing.iter().map(|out| (out.packet_id, out.released, out.message.clone())).collect();
@@ -169,6 +194,17 @@ impl Client {
                 self.send(|connection| Input::Publish { connection, publish });
             }
         }
+    }
+
+    pub fn subscribe(&mut self, filter: TopicFilter, maximum_qos: Qos) {
+        let options = SubscriptionOptions {
+            maximum_qos,
+            no_local: false,
+            retain_as_published: false,
+            retain_handling: RetainHandling::AtSubscribe,
+        };
+        let subscribe = Subscribe { packet_id: PacketId::MIN, identifier: None, filters: vec![Ok((filter, options))] };
+        self.send(|connection| Input::Subscribe { connection, subscribe: Box::new(subscribe) });
     }
 
     fn delivered(&mut self, delivery: Delivery) {

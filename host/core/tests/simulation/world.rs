@@ -3,11 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use fastrand::Rng;
-use vespiary_core::event::{
-    Activation, Change, ConnectionId, DropReason, Packet, PacketId, Protocol, ReasonCode, RetainHandling, Revision,
-    Subscribe, SubscriptionOptions,
+use vespiary_core::event::{Activation, Change, ConnectionId, DropReason, Packet, Protocol, ReasonCode, Revision};
+use vespiary_core::{
+    Broker, ChangeNumber, Effect, Effects, Input, Ledger, Limits, Qos, SharedStrategy, Timestamp, Topic, TopicFilter,
 };
-use vespiary_core::{Broker, ChangeNumber, Effect, Effects, Input, Limits, Qos, Timestamp, Topic, TopicFilter};
 
 use crate::client::{Client, number_of};
 use crate::plugin::Plugin;
@@ -32,12 +31,14 @@ pub struct World {
     broker: Broker,
     /// What it asks for.
     effects: Effects,
-    /// Changes that are durable.
-    durable: Vec<Change>,
+    /// What is durable.
+    durable: Ledger,
     /// Changes since this start that are durable.
     durable_number: u64,
     /// Changes that are not durable yet, by input, with the number of the last of each.
     pending: VecDeque<(u64, Vec<Change>)>,
+    /// What is to be read from disk.
+    loads: VecDeque<Effect>,
     /// Effects that wait for their change, by connection, in order.
     held: BTreeMap<ConnectionId, VecDeque<Effect>>,
     /// Weight of the publishes that connections have not reported as written.
@@ -73,6 +74,8 @@ pub struct Totals {
     pub retries: u64,
     pub refused: u64,
     pub dropped: u64,
+    pub shared: u64,
+    pub expired: u64,
 }
 
 impl Totals {
@@ -87,14 +90,16 @@ impl Totals {
         self.retries += other.retries;
         self.refused += other.refused;
         self.dropped += other.dropped;
+        self.shared += other.shared;
+        self.expired += other.expired;
     }
 
     pub fn check_that_something_happened(&self) {
         let Self { publishes, deliveries, crashes, lost_links, takeovers, .. } = *self;
-        let Self { resent, dead_letters, retries, refused, dropped, .. } = *self;
-        let counts =
-            [publishes, deliveries, crashes, lost_links, takeovers, resent, dead_letters, retries, refused, dropped];
-        assert!(counts.iter().all(|&count| count > 20), "the simulation does too little: {self:?}");
+        let Self { resent, dead_letters, retries, refused, dropped, shared, expired, .. } = *self;
+        let done = [publishes, deliveries, crashes, lost_links, takeovers, resent, shared, expired];
+        let counts = done.into_iter().chain([dead_letters, retries, refused, dropped]);
+        assert!(counts.clone().all(|count| count > 20), "the simulation does too little: {self:?}");
     }
 }
 
@@ -106,6 +111,16 @@ impl World {
             receive_maximum: rng.u16(1..8),
             unwritten_bytes: if rng.bool() { 1 << 20 } else { 60 },
             inbox_events: if rng.u8(..) < 80 { 3 } else { 1000 },
+            window_messages: rng.usize(1..6),
+            window_bytes: if rng.bool() { 1 << 20 } else { 100 },
+            fan_out_at_once: rng.usize(0..4),
+            fan_out_per_turn: rng.usize(1..3),
+            shared_strategy: [
+                SharedStrategy::RoundRobin,
+                SharedStrategy::Sticky,
+                SharedStrategy::Random,
+                SharedStrategy::LeastInFlight,
+            ][rng.usize(0..4)],
             ..Limits::default()
         };
         let mut clients = vec![Client::new("p0", true), Client::new("p1", true)];
@@ -120,6 +135,10 @@ impl World {
                 filters.push((subscriber, TopicFilter::parse(filter).expect("a filter"), qos));
             }
         }
+        let shared = TopicFilter::parse("$share/workers/a/#").expect("a filter");
+        let shared_qos = [Qos::AtLeastOnce, Qos::ExactlyOnce][rng.usize(0..2)];
+        clients.push(Client::worker("stays", u32::MAX, shared.clone(), shared_qos));
+        clients.push(Client::worker("leaves", 30, shared, shared_qos));
         filters.push((PUBLISHERS, TopicFilter::parse("passed/#").expect("a filter"), Qos::ExactlyOnce));
         let filter = |filter| TopicFilter::parse(filter).expect("a filter");
         let plugins =
@@ -130,7 +149,8 @@ impl World {
             broker: Broker::new(limits.clone(), seed),
             limits,
             effects: Effects::default(),
-            durable: Vec::new(),
+            durable: Ledger::default(),
+            loads: VecDeque::new(),
             durable_number: 0,
             pending: VecDeque::new(),
             held: BTreeMap::new(),
@@ -171,23 +191,9 @@ impl World {
         }
         self.settle_down();
         for (client, filter, maximum_qos) in self.filters.clone() {
-            self.subscribe(client, filter, maximum_qos);
+            self.clients[client].subscribe(filter, maximum_qos);
         }
         self.settle_down();
-    }
-
-    fn subscribe(&mut self, client: usize, filter: TopicFilter, maximum_qos: Qos) {
-        let options = SubscriptionOptions {
-            maximum_qos,
-            no_local: false,
-            retain_as_published: false,
-            retain_handling: RetainHandling::AtSubscribe,
-        };
-        let subscribe = Subscribe { packet_id: PacketId::MIN, identifier: None, filters: vec![Ok((filter, options))] };
-        if let Some(link) = &mut self.clients[client].link {
-            let connection = ConnectionId(link.connection);
-            link.up.push_back(Input::Subscribe { connection, subscribe: Box::new(subscribe) });
-        }
     }
 
     fn connect(&mut self, client: usize) {
@@ -216,12 +222,14 @@ impl World {
             60..200 => self.publish(),
             200..300 => self.commit(),
             300..400 => self.step_plugin(),
-            400..500 => self.written(),
+            400..460 => self.written(),
+            460..500 => self.read(),
             500..750 => self.move_up(client),
             750..997 => self.move_down(client),
             _ => self.check_restore(),
         }
-        if self.clients[client].link.is_none() && self.rng.u8(..) < 60 {
+        let keenness = if self.clients[client].is_worker() { 15 } else { 60 };
+        if self.clients[client].link.is_none() && self.rng.u8(..) < keenness {
             self.connect(client);
         }
     }
@@ -302,6 +310,8 @@ impl World {
 
     /// Takes what the broker asks for.
     fn collect(&mut self) {
+        let ended = |change: &&Change| matches!(change, Change::SessionRemoved { .. });
+        self.totals.expired += self.effects.changes.iter().filter(ended).count() as u64;
         if !self.effects.changes.is_empty() {
             let number = self.effects.last_change().0;
             self.pending.push_back((number, std::mem::take(&mut self.effects.changes)));
@@ -317,6 +327,7 @@ impl World {
                     let place = self.plugins.iter().position(|(known, _)| known.name == plugin);
                     self.plugins[place.expect("a plugin of ours")].0.take(events);
                 }
+                Effect::Load { .. } => self.loads.push_back(effect),
                 Effect::TakeCancelled { .. }
                 | Effect::Settled { .. }
                 | Effect::PluginActivated { .. }
@@ -363,9 +374,21 @@ impl World {
         let count = if self.calm { self.pending.len() } else { self.rng.usize(0..=self.pending.len()) };
         for (number, changes) in self.pending.drain(..count) {
             self.durable_number = number;
-            self.durable.extend(changes);
+            changes.into_iter().for_each(|change| self.durable.apply(change));
         }
         self.let_go();
+    }
+
+    /// Something that waits to be read is, if the disk has got that far. Now and then it cannot be read.
+    fn read(&mut self) {
+        let Some(Effect::Load { ticket, session, after, max, max_bytes, change }) = self.loads.front() else { return };
+        if change.0 <= self.durable_number {
+            let is_readable = self.calm || self.rng.u8(..) > 10;
+            let entries = is_readable.then(|| self.durable.load(*session, *after, *max, *max_bytes));
+            let input = Input::Loaded { ticket: *ticket, entries };
+            self.loads.pop_front();
+            self.input(input);
+        }
     }
 
     /// The process ends at once, and another starts from what is durable.
@@ -380,13 +403,10 @@ impl World {
         for (plugin, _) in &mut self.plugins {
             plugin.restart();
         }
-        self.broker = Broker::restore(self.limits.clone(), self.seed, self.durable.clone());
+        self.loads.clear();
+        let everything = [self.durable.changes(), self.durable.dead_letters()].concat();
+        self.broker = Broker::restore(self.limits.clone(), self.seed, everything);
         self.broker.check_invariants();
-        // As the store does: what is kept is the state, not its history. Dead letters are counted at the end.
-        let letters = self.durable.iter().filter(|change| matches!(change, Change::DeadLettered { .. })).cloned();
-        let letters: Vec<Change> = letters.collect();
-        self.durable = self.broker.durable_state();
-        self.durable.extend(letters);
         self.effects = Effects::default();
         self.durable_number = 0;
         self.broker.handle(self.now, Input::Started, &mut self.effects);
@@ -394,9 +414,12 @@ impl World {
     }
 
     fn check_restore(&mut self) {
+        let mut disk = self.durable.clone();
         let pending = self.pending.iter().flat_map(|(_, changes)| changes);
-        let changes: Vec<Change> = self.durable.iter().chain(pending).cloned().collect();
-        let restored = Broker::restore(self.limits.clone(), self.seed, changes);
+        pending.for_each(|change| disk.apply(change.clone()));
+        assert_eq!(disk.changes(), self.broker.durable_state(), "the disk equals what is live");
+        let everything = [disk.changes(), disk.dead_letters()].concat();
+        let restored = Broker::restore(self.limits.clone(), self.seed, everything);
         restored.check_invariants();
         assert_eq!(restored.durable_state(), self.broker.durable_state(), "restored equals live");
         for (plugin, _) in &self.plugins {
@@ -431,13 +454,19 @@ impl World {
                 self.written();
             }
             self.commit();
+            self.read();
             if self.calm {
                 self.step_plugin();
                 self.input(Input::Tick);
             }
             let idle = self.clients.iter().all(|client| client.is_established() && client.is_idle());
             let inboxes_empty = self.broker.plugins().all(|plugin| plugin.inbox_events == 0);
-            if idle && self.pending.is_empty() && self.held.is_empty() && (inboxes_empty || !self.calm) {
+            if idle
+                && self.pending.is_empty()
+                && self.held.is_empty()
+                && self.loads.is_empty()
+                && (inboxes_empty || !self.calm)
+            {
                 return;
             }
         }
@@ -449,13 +478,16 @@ impl World {
         self.broker.check_invariants();
         let statistics = self.broker.statistics();
         assert_eq!(
-            (statistics.inflight_messages, statistics.queued_messages, statistics.stored_messages),
+            (statistics.inflight_messages, statistics.queued_messages, self.durable.messages()),
             (0, 0, 0),
             "everything has been delivered"
         );
         let acknowledged: BTreeSet<u64> =
             self.clients.iter().flat_map(|client| client.acknowledged.iter().copied()).collect();
         for (place, client) in self.clients.iter().enumerate() {
+            if client.is_worker() {
+                continue;
+            }
             client.check_order(self.totals.refused == 0, |number| {
                 (number as usize % PUBLISHERS, self.published[&number].1)
             });
@@ -463,8 +495,31 @@ impl World {
                 self.check_complete(place, &acknowledged);
             }
         }
+        self.check_workers(&acknowledged);
         self.check_plugins(&acknowledged);
         self.check_retained();
+    }
+
+    /// Those who share a subscription got every message between them, but for QoS 2 that had been sent to one whose
+    /// session then ended; and QoS 2 once.
+    fn check_workers(&mut self, acknowledged: &BTreeSet<u64>) {
+        let workers: Vec<&Client> = self.clients.iter().filter(|client| client.is_worker()).collect();
+        let mut got: BTreeMap<u64, u32> = BTreeMap::new();
+        for (_, qos, number) in workers.iter().flat_map(|worker| &worker.deliveries) {
+            let count = got.entry(*number).or_default();
+            *count += 1;
+            assert!(*count == 1 || *qos != Qos::ExactlyOnce || self.published[number].1 != Qos::ExactlyOnce);
+        }
+        for worker in &workers {
+            self.totals.shared += worker.deliveries.len() as u64;
+        }
+        let exactly_once = workers.iter().any(|worker| worker.shares_at(Qos::ExactlyOnce));
+        for number in acknowledged {
+            let (topic, qos) = &self.published[number];
+            let may_be_lost = exactly_once && *qos == Qos::ExactlyOnce;
+            let is_shared = topic.as_str().starts_with("a/") && !may_be_lost;
+            assert!(!is_shared || got.contains_key(number), "nobody of those who share got {number} on {topic}");
+        }
     }
 
     fn check_complete(&self, subscriber: usize, acknowledged: &BTreeSet<u64>) {
@@ -502,9 +557,9 @@ impl World {
             for (topic, _, number) in &listener.deliveries {
                 *handled.entry(*number).or_default() += u32::from(plugin.has_published(topic));
             }
-            for change in &self.durable {
+            for change in self.durable.dead_letters() {
                 if let Change::DeadLettered { session: of, letter, .. } = change
-                    && Some(*of) == session
+                    && Some(of) == session
                 {
                     *handled.entry(number_of(&letter.content)).or_default() += 1;
                     self.totals.dead_letters += 1;
