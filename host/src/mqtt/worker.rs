@@ -35,6 +35,10 @@ pub(super) const HANDOVER_SOCKETS: usize = 1024;
 /// Bytes that one read takes at most.
 const SCRATCH_BYTES: usize = 64 << 10;
 
+/// Bytes staged for one connection after which they are written before the turn ends: they are then still in the
+/// processor's cache, and their buffer is one of those that are kept.
+const WRITE_AT_BYTES: usize = 32 << 10;
+
 /// Buffers that are kept for connections that need one, and the largest that is kept.
 const SPARE_BUFFERS: usize = 256;
 const SPARE_BUFFER_BYTES: usize = 64 << 10;
@@ -391,7 +395,9 @@ impl Worker {
                     && connection.takes_packets()
                 {
                     let append = |out: &mut Vec<u8>| publishes.append(delivery, connection.protocol(), out);
-                    self.stage_weighing(connection, *after, delivery.message.weight(), append);
+                    if self.stage_weighing(connection, *after, delivery.message.weight(), append) {
+                        connection.flush(self);
+                    }
                 }
             }
             Effect::Send { connection, after, packet } => {
@@ -459,18 +465,21 @@ impl Worker {
         self.stage_weighing(connection, after, 0, packet);
     }
 
-    /// Appends a packet that counts with a weight.
+    /// Appends a packet that counts with a weight. Says whether so much has come together that it is to be written at
+    /// once.
     fn stage_weighing(
         &self,
         connection: &Rc<Connection>,
         after: ChangeNumber,
         weight: usize,
         packet: impl FnOnce(&mut Vec<u8>),
-    ) {
+    ) -> bool {
         let mut outgoing = connection.outgoing.borrow_mut();
         outgoing.lend(|| self.buffer());
         outgoing.add_weight(weight);
+        let before = outgoing.unwritten();
         packet(outgoing.stage(after, self.durable.get()));
+        let is_full = before / WRITE_AT_BYTES != outgoing.unwritten() / WRITE_AT_BYTES;
         if !connection.dirty.replace(true) {
             let mut dirty = self.dirty.borrow_mut();
             // Outside of a turn, nothing else may come to write it.
@@ -479,6 +488,7 @@ impl Worker {
             }
             dirty.push(connection.clone());
         }
+        is_full
     }
 
     fn find(&self, id: ConnectionId) -> Option<Rc<Connection>> {
