@@ -287,6 +287,8 @@ pub enum Effect {
     /// Send a packet. Packets to one connection leave in the order of their effects, also where an earlier one is
     /// held for its change.
     Send { connection: ConnectionId, after: ChangeNumber, packet: Packet },
+    /// Send the same PUBLISH to several connections. It rests on nothing. Stands for a [`Effect::Send`] to each, in order.
+    FanOut(Box<FanOut>),
     /// Close a connection once what was sent before has left. A 5.0 client is told `reason` in a DISCONNECT. The broker
     /// has forgotten the connection; no [`Input::ConnectionLost`] is needed, and one does no harm.
     Close { connection: ConnectionId, after: ChangeNumber, reason: ReasonCode },
@@ -360,6 +362,24 @@ pub struct InboxEvent {
     pub retain: bool,
     /// Times it was handed out and failed since the broker started; handing it back untouched does not count.
     pub attempt: u32,
+}
+
+/// A PUBLISH to several clients.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FanOut {
+    /// What each of them gets; the packet identifiers stand with the receivers.
+    pub delivery: Delivery,
+    /// Who gets it.
+    pub to: Vec<Receiver>,
+}
+
+/// One who gets a [`FanOut`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Receiver {
+    /// On this connection.
+    pub connection: ConnectionId,
+    /// Under this identifier; `Some` exactly for QoS 1 and 2.
+    pub packet_id: Option<PacketId>,
 }
 
 /// Why something was dropped.
@@ -588,9 +608,54 @@ pub struct Effects {
     pub changes: Vec<Change>,
     /// Number of the last change ever recorded here or before.
     last: ChangeNumber,
+    /// Receivers in the fan-outs of the list, since [`Self::begin`].
+    receivers: usize,
 }
 
+impl Effect {
+    /// The effects that a fan-out stands for; any other stands for itself.
+    pub fn unfold(self) -> Vec<Self> {
+        let Self::FanOut(fan_out) = self else { return vec![self] };
+        let FanOut { delivery, to } = *fan_out;
+        let send = |Receiver { connection, packet_id }| {
+            let packet = Packet::Publish(Delivery { packet_id, ..delivery.clone() });
+            Self::Send { connection, after: ChangeNumber(0), packet }
+        };
+        to.into_iter().map(send).collect()
+    }
+}
+
+/// Fan-outs at the end of the list that a further receiver may belong to: those of one message, by QoS and RETAIN.
+const OPEN_FAN_OUTS: usize = 4;
+
 impl Effects {
+    /// The list is empty, and counts anew.
+    pub fn begin(&mut self) {
+        self.receivers = 0;
+    }
+
+    /// How much is to be done: effects, each receiver of a fan-out for one.
+    pub fn size(&self) -> usize {
+        self.list.len() + self.receivers
+    }
+
+    /// A fan-out of this message to which a receiver can be added.
+    pub(crate) fn open_fan_out(&mut self, message: &Arc<Message>, qos: Qos, retain: bool) -> Option<&mut FanOut> {
+        let place = self.list.iter().rev().take(OPEN_FAN_OUTS).position(|effect| match effect {
+            Effect::FanOut(fan_out) => {
+                let delivery = &fan_out.delivery;
+                Arc::ptr_eq(&delivery.message, message) && delivery.qos == qos && delivery.retain == retain
+            }
+            _ => false,
+        })?;
+        let place = self.list.len() - 1 - place;
+        self.receivers += 1;
+        match &mut self.list[place] {
+            Effect::FanOut(fan_out) => Some(fan_out),
+            _ => None,
+        }
+    }
+
     /// Records a change and gives its number.
     pub(crate) fn record(&mut self, change: Change) -> ChangeNumber {
         self.changes.push(change);

@@ -316,8 +316,10 @@ impl World {
             let number = self.effects.last_change().0;
             self.pending.push_back((number, std::mem::take(&mut self.effects.changes)));
         }
-        for effect in std::mem::take(&mut self.effects.list) {
+        let effects = std::mem::take(&mut self.effects.list).into_iter();
+        for effect in effects.flat_map(Effect::unfold) {
             match effect {
+                Effect::FanOut(_) => unreachable!("it was unfolded"),
                 Effect::Send { connection, .. } | Effect::Close { connection, .. } => {
                     self.totals.refused += u64::from(refuses(&effect));
                     self.held.entry(connection).or_default().push_back(effect);
