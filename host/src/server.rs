@@ -249,6 +249,10 @@ fn mqtt_options(config: &Config) -> MqttOptions {
         packet_bytes: settings.packet_bytes,
         connect_timeout_ms: u64::from(settings.connect_timeout_s) * 1_000,
         keep_alive_maximum_s: (settings.keep_alive_maximum_s > 0).then_some(settings.keep_alive_maximum_s),
+        topic_aliases: settings.topic_aliases,
+        denied_subscriptions: settings.denied_subscriptions.clone(),
+        server_reference: settings.server_reference.as_ref().map(|reference| reference.0.as_str().into()),
+        response_information: settings.response_information.as_ref().map(|topic| topic.0.as_str().into()),
         ..MqttOptions::default()
     }
 }

@@ -136,6 +136,14 @@ impl Client {
         assert!(rest.is_empty(), "nothing is left to read: {rest:?}");
     }
 
+    /// The broker says DISCONNECT with this reason, and what is wrong.
+    #[track_caller]
+    fn expect_disconnect(&mut self, reason: u8) {
+        let packet = self.packet();
+        assert_eq!((packet[0], packet[2]), (0xE0, reason), "{packet:02x?}");
+        assert_eq!(packet[4], 0x1F, "a reason string in {packet:02x?}");
+    }
+
     /// The broker closes in whatever way.
     fn expect_gone(&mut self) {
         let mut rest = [0; 4096];
