@@ -25,7 +25,7 @@ use self::authenticating::Authentication;
 use super::encode;
 use super::frame::{self, Frame};
 use super::outgoing::Outgoing;
-use super::translate::{self, Accepted, Inbound, Refusal, Understood};
+use super::translate::{self, Accepted, Inbound, ProblemInformation, Refusal, Understood};
 use super::worker::Worker;
 
 /// A connection.
@@ -47,8 +47,8 @@ pub(super) struct Connection {
     maximum_packet_size: Cell<u32>,
     /// Highest topic alias to be used towards the client; 0 for none.
     topic_alias_maximum: Cell<u16>,
-    /// Whether the client takes Reason Strings in acknowledgements.
-    problem_information: Cell<bool>,
+    /// Which packets may have a Reason String.
+    problem_information: Cell<ProblemInformation>,
     /// Whether the client wants Response Information.
     response_information: Cell<bool>,
     /// Whether the turn that runs has something to write here.
@@ -108,7 +108,7 @@ impl Connection {
             server_keep_alive_s: Cell::new(None),
             maximum_packet_size: Cell::new(u32::MAX),
             topic_alias_maximum: Cell::new(0),
-            problem_information: Cell::new(false),
+            problem_information: Cell::new(ProblemInformation::Refused),
             response_information: Cell::new(false),
             dirty: Cell::new(false),
             held: Cell::new(false),

@@ -11,6 +11,7 @@ use vespiary_core::{ChangeNumber, Input};
 use super::{Connection, Phase};
 use crate::mqtt::encode::{self, Announcement};
 use crate::mqtt::explain::{About, explain};
+use crate::mqtt::translate::ProblemInformation;
 use crate::mqtt::worker::Worker;
 
 impl Connection {
@@ -183,9 +184,14 @@ impl Connection {
         fits
     }
 
-    /// The Reason String for a reason, if the client takes some [MQTT-3.1.2-29].
+    /// The Reason String for a reason, if the client takes some there [MQTT-3.1.2-29].
     fn words(&self, about: About, reason: ReasonCode) -> Option<&'static str> {
-        self.problem_information.get().then(|| explain(about, reason))
+        let takes_some = match self.problem_information.get() {
+            ProblemInformation::Refused => false,
+            ProblemInformation::Unsaid => matches!(about, About::Subscribe | About::Unsubscribe),
+            ProblemInformation::Wanted => true,
+        };
+        takes_some.then(|| explain(about, reason))
     }
 
     /// The Reason String for the first of these that is an error: a packet has one for all its reasons.

@@ -46,10 +46,22 @@ pub(in crate::mqtt) struct Accepted {
 pub(in crate::mqtt) struct Wishes {
     /// Highest topic alias that it takes (section 3.1.2.11.5).
     pub(in crate::mqtt) topic_alias_maximum: u16,
-    /// Whether it takes Reason Strings in other packets than CONNACK and DISCONNECT [MQTT-3.1.2-29].
-    pub(in crate::mqtt) problem_information: bool,
+    /// Which packets may have a Reason String, beside CONNACK and DISCONNECT.
+    pub(in crate::mqtt) problem_information: ProblemInformation,
     /// Whether it wants Response Information in CONNACK [MQTT-3.1.2-28].
     pub(in crate::mqtt) response_information: bool,
+}
+
+/// Request Problem Information (section 3.1.2.11.7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::mqtt) enum ProblemInformation {
+    /// 0: no Reason Strings but in CONNACK and DISCONNECT [MQTT-3.1.2-29].
+    Refused,
+    /// Not there, which stands for 1. Acknowledgements of single publishes go without all the same: who has not thought
+    /// of them may not read more than a reason code there, and a publisher at a bound gets many.
+    Unsaid,
+    /// 1.
+    Wanted,
 }
 
 /// How a client wants to authenticate (section 4.12).
@@ -223,7 +235,11 @@ fn understand_v3(frame: Frame<'_>, now: Timestamp) -> Result<Client, ReasonCode>
         maximum_packet_size: None,
         will,
     });
-    let wishes = Wishes { topic_alias_maximum: 0, problem_information: false, response_information: false };
+    let wishes = Wishes {
+        topic_alias_maximum: 0,
+        problem_information: ProblemInformation::Refused,
+        response_information: false,
+    };
     Ok(Client { connect, keep_alive_s: packet.keep_alive, wishes, authentication: None })
 }
 
@@ -234,7 +250,8 @@ fn understand_v5(frame: Frame<'_>, now: Timestamp) -> Result<Client, Refusal> {
         return Err(malformed(ReasonCode::MalformedPacket));
     };
     let maximum_packet_size = packet.max_packet_size.map(std::num::NonZeroU32::get);
-    understand_v5_identity(&packet, now).map_err(|reason| Refusal::Told {
+    let wants_problem_information = names_problem_information(frame.body);
+    understand_v5_identity(&packet, wants_problem_information, now).map_err(|reason| Refusal::Told {
         protocol: Protocol::V5,
         reason,
         maximum_packet_size,
@@ -253,7 +270,34 @@ fn authentication(packet: &v5::codec::Connect) -> Result<Option<AuthenticationRe
     }))
 }
 
-fn understand_v5_identity(packet: &v5::codec::Connect, now: Timestamp) -> Result<Client, ReasonCode> {
+/// Whether Request Problem Information is among the properties, which the codec does not tell from its absence.
+fn names_problem_information(body: &[u8]) -> bool {
+    let mut fields = Fields::new(body);
+    // Protocol name and level, flags, keep alive.
+    let properties = fields.take(10).and_then(|_| fields.properties());
+    let Ok(mut properties) = properties else { return false };
+    while let Ok(property) = properties.byte() {
+        let skipped = match property {
+            0x17 => return true,
+            0x11 | 0x27 => properties.take(4),
+            0x21 | 0x22 => properties.take(2),
+            0x19 => properties.take(1),
+            0x15 | 0x16 => properties.binary(),
+            0x26 => properties.binary().and_then(|_| properties.binary()),
+            _ => return false,
+        };
+        if skipped.is_err() {
+            return false;
+        }
+    }
+    false
+}
+
+fn understand_v5_identity(
+    packet: &v5::codec::Connect,
+    wants_problem_information: bool,
+    now: Timestamp,
+) -> Result<Client, ReasonCode> {
     let authentication = authentication(packet)?;
     let client_id = client_id(without_nul(&packet.client_id)?)?;
     if let Some(name) = &packet.username {
@@ -275,7 +319,11 @@ fn understand_v5_identity(packet: &v5::codec::Connect, now: Timestamp) -> Result
     });
     let wishes = Wishes {
         topic_alias_maximum: packet.topic_alias_max,
-        problem_information: packet.request_problem_info,
+        problem_information: match packet.request_problem_info {
+            false => ProblemInformation::Refused,
+            true if wants_problem_information => ProblemInformation::Wanted,
+            true => ProblemInformation::Unsaid,
+        },
         response_information: packet.request_response_info,
     };
     Ok(Client { connect, keep_alive_s: packet.keep_alive, wishes, authentication })

@@ -25,7 +25,7 @@ use vespiary_core::topic::InvalidTopic;
 use vespiary_core::{Input, Qos, Timestamp, Topic};
 
 pub(super) use self::authenticate::{AuthStep, auth};
-pub(super) use self::connect::{Accepted, ConnectOptions, Refusal, connect};
+pub(super) use self::connect::{Accepted, ConnectOptions, ProblemInformation, Refusal, connect};
 use self::quota::Quota;
 use super::frame::{Fields, Frame, PacketType};
 use crate::config::Filter;

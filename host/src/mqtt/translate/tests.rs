@@ -458,17 +458,42 @@ fn a_connect_is_understood_in_either_protocol() {
     assert_eq!((connect.session_expiry_s, connect.receive_maximum), (9, 5));
     assert_eq!(connect.maximum_packet_size, Some(256));
     let wishes = accepted.wishes;
-    assert_eq!((wishes.topic_alias_maximum, wishes.problem_information, wishes.response_information), (8, true, false));
+    assert_eq!((wishes.topic_alias_maximum, wishes.response_information), (8, false));
+    assert_eq!(wishes.problem_information, ProblemInformation::Unsaid);
     assert_eq!(accepted.authentication, None);
 
     let properties = [12, 0x17, 0, 0x19, 1, 0x15, 0, 1, b'm', 0x16, 0, 1, 9];
     let packet = connect_packet(5, 0x80, &[&properties[..], &[0, 1, b'c', 0, 1, b'u']].concat());
     let accepted = connected(&packet).expect("it is accepted");
     let wishes = accepted.wishes;
-    assert_eq!((wishes.topic_alias_maximum, wishes.problem_information, wishes.response_information), (0, false, true));
+    assert_eq!((wishes.topic_alias_maximum, wishes.response_information), (0, true));
+    assert_eq!(wishes.problem_information, ProblemInformation::Refused);
     let request = accepted.authentication.expect("it names a method");
     assert_eq!((&*request.method, request.user_name.as_deref()), ("m", Some("u")));
     assert_eq!(request.data.as_deref(), Some(&[9][..]));
+}
+
+/// [MQTT-3.1.2-29]
+#[test]
+fn problem_information_is_wanted_only_by_whoever_says_so() {
+    // One of every property, in two orders around it.
+    let before = [
+        &[0x11, 0, 0, 0, 9, 0x27, 0, 0, 1, 0][..],
+        &[0x21, 0, 5, 0x22, 0, 8, 0x19, 1],
+        &[0x26, 0, 1, 0x17, 0, 1, 1, 0x15, 0, 1, b'm', 0x16, 0, 2, 0x17, 1],
+    ]
+    .concat();
+    for (property, expected) in [
+        (&[][..], ProblemInformation::Unsaid),
+        (&[0x17, 1], ProblemInformation::Wanted),
+        (&[0x17, 0], ProblemInformation::Refused),
+    ] {
+        for properties in [[&before, property].concat(), [property, &before].concat()] {
+            let rest = [&[properties.len() as u8], &properties[..], &[0, 0]].concat();
+            let accepted = connected(&connect_packet(5, 2, &rest)).expect("it is accepted");
+            assert_eq!(accepted.wishes.problem_information, expected, "{properties:02x?}");
+        }
+    }
 }
 
 // ---------------------------------------------------------------------------------------------- anything at all
