@@ -136,6 +136,8 @@ impl Connection {
         if self.is_open() && self.protocol() == Protocol::V5 && reason.is_error() {
             let (reason, reference) = match (reason, worker.options.server_reference.as_deref()) {
                 (ReasonCode::ServerShuttingDown, Some(elsewhere)) => (ReasonCode::UseAnotherServer, Some(elsewhere)),
+                // A DISCONNECT has no Bad user name or password (table 3-10).
+                (ReasonCode::BadUserNameOrPassword, _) => (ReasonCode::NotAuthorized, None),
                 (reason, _) => (reason, None),
             };
             // [MQTT-3.14.2-3]

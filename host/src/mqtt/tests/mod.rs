@@ -7,7 +7,10 @@ mod aliases;
 mod explaining;
 mod quota;
 
+mod authenticating;
+
 mod closing;
+mod hardening;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
