@@ -21,7 +21,7 @@ use tokio::net::TcpStream;
 use vespiary_core::event::{ConnectionId, Protocol, ReasonCode};
 use vespiary_core::{ChangeNumber, Input};
 
-use self::authenticating::Authentication;
+use self::authenticating::Kept;
 use super::encode;
 use super::frame::{self, Frame};
 use super::outgoing::Outgoing;
@@ -62,12 +62,15 @@ pub(super) struct Connection {
     /// What is remembered of the client's packets, from CONNECT on.
     inbound: RefCell<Option<Inbound>>,
     /// Of a client that named an authentication method.
-    authentication: RefCell<Option<Box<Authentication>>>,
+    authentication: Kept,
     /// The beginning of a packet whose end has not come.
     partial: RefCell<Vec<u8>>,
     /// Wakes the task.
     waker: RefCell<Option<Waker>>,
 }
+
+/// There may be a hundred thousand of them, and nearly all do nothing: what few need is behind a pointer.
+const _: () = assert!(size_of::<Connection>() <= 328);
 
 /// Where a connection is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,7 +118,7 @@ impl Connection {
             flushed_weight: Cell::new(0),
             outgoing: RefCell::default(),
             inbound: RefCell::default(),
-            authentication: RefCell::default(),
+            authentication: Kept::default(),
             partial: RefCell::default(),
             waker: RefCell::default(),
         }
@@ -386,7 +389,7 @@ impl Connection {
             self.phase.set(Phase::Closing);
             worker.linger(self);
             self.inbound.take();
-            self.authentication.take();
+            self.authentication.forget();
             self.partial.take();
             self.wake();
         }

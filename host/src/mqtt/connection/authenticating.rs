@@ -5,6 +5,8 @@
 //! its other packets flow [MQTT-4.12.1-1]. The method's answer is polled by the connection's own task and dropped with
 //! it.
 
+use std::cell::Cell;
+use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -39,6 +41,34 @@ pub(super) struct Authentication {
     data: Option<Box<[u8]>>,
 }
 
+/// Where an [`Authentication`] is kept, in few bytes where there is none. It is taken out while something is done with it.
+#[derive(Default)]
+pub(super) struct Kept(Cell<Option<Box<Authentication>>>);
+
+impl Kept {
+    /// Forgets it, and the answer that it may wait for.
+    pub(super) fn forget(&self) {
+        self.0.set(None);
+    }
+
+    fn keep(&self, authentication: Authentication) {
+        self.0.set(Some(Box::new(authentication)));
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut Authentication) -> T) -> Option<T> {
+        let mut authentication = self.0.take()?;
+        let result = act(&mut authentication);
+        self.0.set(Some(authentication));
+        Some(result)
+    }
+}
+
+impl fmt::Debug for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kept").finish_non_exhaustive()
+    }
+}
+
 /// Whose turn it is.
 enum Stage {
     /// Nobody's: there is no exchange.
@@ -49,8 +79,8 @@ enum Stage {
     Client(Box<dyn Exchange>),
 }
 
-impl std::fmt::Debug for Stage {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Idle => "Idle",
             Self::Method(_) => "Method",
@@ -71,14 +101,14 @@ impl Connection {
         let claim = Claim { client_id, user_name: request.user_name, data: None };
         let answer = method.begin(Claim { data: request.data, ..claim.clone() });
         self.phase.set(Phase::Authenticating);
-        self.authentication.replace(Some(Box::new(Authentication {
+        self.authentication.keep(Authentication {
             name: request.method,
             method: method.clone(),
             claim,
             stage: Stage::Method(answer),
             accepted: Some(accepted),
             data: None,
-        })));
+        });
     }
 
     /// A packet before CONNACK.
@@ -99,40 +129,39 @@ impl Connection {
 
     fn take_auth(&self, frame: Frame<'_>) -> Result<(), ReasonCode> {
         let auth = translate::auth(frame)?;
-        let mut authentication = self.authentication.borrow_mut();
-        // No method in CONNECT [MQTT-4.12.0-7], or another one [MQTT-4.12.0-5] [MQTT-4.12.1-1].
-        let authentication = authentication
-            .as_deref_mut()
-            .filter(|authentication| *authentication.name == *auth.method)
-            .ok_or(ReasonCode::ProtocolError)?;
-        let data = auth.data.map(Into::into);
-        let answer = match (auth.step, std::mem::replace(&mut authentication.stage, Stage::Idle)) {
-            (AuthStep::Continue, Stage::Client(exchange)) => exchange.proceed(data),
-            (AuthStep::Reauthenticate, Stage::Idle) if self.is_open() => {
-                authentication.method.begin(Claim { data, ..authentication.claim.clone() })
+        let taken = self.authentication.with(|authentication| {
+            // Another method than that of CONNECT [MQTT-4.12.0-5] [MQTT-4.12.1-1].
+            if *authentication.name != *auth.method {
+                return Err(ReasonCode::ProtocolError);
             }
-            // It is not the client's turn, or there is no exchange to go on with.
-            (AuthStep::Continue | AuthStep::Reauthenticate, _) => return Err(ReasonCode::ProtocolError),
-        };
-        authentication.stage = Stage::Method(answer);
-        Ok(())
+            let data = auth.data.map(Into::into);
+            let answer = match (auth.step, std::mem::replace(&mut authentication.stage, Stage::Idle)) {
+                (AuthStep::Continue, Stage::Client(exchange)) => exchange.proceed(data),
+                (AuthStep::Reauthenticate, Stage::Idle) if self.is_open() => {
+                    authentication.method.begin(Claim { data, ..authentication.claim.clone() })
+                }
+                // It is not the client's turn, or there is no exchange to go on with.
+                (AuthStep::Continue | AuthStep::Reauthenticate, _) => return Err(ReasonCode::ProtocolError),
+            };
+            authentication.stage = Stage::Method(answer);
+            Ok(())
+        });
+        taken.unwrap_or(Err(ReasonCode::ProtocolError)) // no method in CONNECT [MQTT-4.12.0-7]
     }
 
     /// Sees whether a method has answered.
     pub(super) fn poll_authentication(self: &Rc<Self>, worker: &Worker, context: &mut Context<'_>) {
-        let outcome = match self.authentication.borrow_mut().as_deref_mut() {
-            Some(Authentication { stage: stage @ Stage::Method(_), .. }) => {
-                let Stage::Method(answer) = stage else { return };
-                match answer.as_mut().poll(context) {
-                    Poll::Ready(outcome) => {
-                        *stage = Stage::Idle;
-                        outcome
-                    }
-                    Poll::Pending => return,
+        let outcome = self.authentication.with(|authentication| {
+            let Stage::Method(answer) = &mut authentication.stage else { return None };
+            match answer.as_mut().poll(context) {
+                Poll::Ready(outcome) => {
+                    authentication.stage = Stage::Idle;
+                    Some(outcome)
                 }
+                Poll::Pending => None,
             }
-            _ => return,
-        };
+        });
+        let Some(outcome) = outcome.flatten() else { return };
         let data = match &outcome {
             Outcome::Continue { data, .. } | Outcome::Success { data } => data.as_ref(),
             Outcome::Refuse(_) => None,
@@ -147,19 +176,17 @@ impl Connection {
     fn conclude(self: &Rc<Self>, worker: &Worker, outcome: Outcome) {
         match outcome {
             Outcome::Continue { data, exchange } => {
-                if self.say_auth(worker, false, data)
-                    && let Some(authentication) = self.authentication.borrow_mut().as_deref_mut()
-                {
-                    authentication.stage = Stage::Client(exchange);
+                if self.say_auth(worker, false, data) {
+                    self.authentication.with(|authentication| authentication.stage = Stage::Client(exchange));
                 }
             }
             Outcome::Success { data } => {
-                let accepted = self.authentication.borrow_mut().as_deref_mut().and_then(|authentication| {
+                let accepted = self.authentication.with(|authentication| {
                     let accepted = authentication.accepted.take()?;
                     authentication.data = data.clone();
                     Some(accepted)
                 });
-                match accepted {
+                match accepted.flatten() {
                     Some(accepted) => self.accept(worker, *accepted),
                     None => {
                         self.say_auth(worker, true, data);
@@ -176,7 +203,7 @@ impl Connection {
 
     /// Stages AUTH, with the method of CONNECT; says whether the client takes one so large.
     fn say_auth(self: &Rc<Self>, worker: &Worker, is_success: bool, data: Option<Box<[u8]>>) -> bool {
-        let method = self.authentication.borrow().as_ref().map(|authentication| authentication.name.clone());
+        let method = self.authentication.with(|authentication| authentication.name.clone());
         let Some(method) = method else { return false };
         let authentication = encode::Authentication { method, data };
         let packet = |out: &mut Vec<u8>| encode::auth(is_success, &authentication, out);
@@ -189,8 +216,9 @@ impl Connection {
 
     /// What a CONNACK that accepts says of the method [MQTT-4.12.0-5].
     pub(super) fn authenticated(&self) -> Option<encode::Authentication> {
-        let mut authentication = self.authentication.borrow_mut();
-        let Authentication { name, data, .. } = authentication.as_deref_mut()?;
-        Some(encode::Authentication { method: name.clone(), data: data.take() })
+        self.authentication.with(|Authentication { name, data, .. }| encode::Authentication {
+            method: name.clone(),
+            data: data.take(),
+        })
     }
 }

@@ -25,7 +25,8 @@ fn a_topic_that_repeats_is_sent_by_its_alias() {
     let mut plain_v3 = served.v3("plain three");
     plain_v5.send(&subscribe(5, 1, "#", 1));
     plain_v3.send(&subscribe(4, 1, "#", 1));
-    (plain_v5.packet(), plain_v3.packet());
+    plain_v5.packet();
+    plain_v3.packet();
     let mut from = served.v5("from");
     let (one, two, three) = ("some/topic", "other/topic", "third/topic");
     for (topic, name, alias) in [
