@@ -270,3 +270,26 @@ fn wasm_limits(config: &Config) -> WasmLimits {
         ..WasmLimits::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn what_the_configuration_says_of_clients_reaches_the_listener() {
+        let text = "[mqtt]\nkeep_alive_maximum_s = 60\ntopic_aliases = 3\ndenied_subscriptions = [\"a/#\"]\n\
+                    server_reference = \"there:1883\"\nresponse_information = \"reply/to\"\n";
+        let options = mqtt_options(&Config::parse(text, Path::new("x")).unwrap());
+        assert_eq!((options.keep_alive_maximum_s, options.topic_aliases), (Some(60), 3));
+        assert_eq!(options.denied_subscriptions[0].0.as_str(), "a/#");
+        assert_eq!(options.server_reference.as_deref(), Some("there:1883"));
+        assert_eq!(options.response_information.as_deref(), Some("reply/to"));
+
+        let default = mqtt_options(&Config::default());
+        assert_eq!((default.keep_alive_maximum_s, default.topic_aliases), (None, 32));
+        assert!(default.denied_subscriptions.is_empty());
+        assert_eq!((default.server_reference, default.response_information), (None, None));
+    }
+}

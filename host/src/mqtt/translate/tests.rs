@@ -518,10 +518,12 @@ proptest! {
     #[test]
     fn no_bytes_make_the_decoder_panic(packets in prop::collection::vec(packet_like(), 1..5), v5 in any::<bool>()) {
         let mut inbound = inbound(if v5 { Protocol::V5 } else { Protocol::V3 });
+        let denied = ["a/#", "+"].map(|filter| Filter(TopicFilter::parse(filter).unwrap()));
         for bytes in packets {
             if let Ok(Some(frame)) = frame::next(&bytes, 1 << 16) {
                 let _ = connect(CONNECTION, frame, NOW, OPTIONS, || "made-up".into());
-                let _ = inbound.understand(frame, terms(&[]), &mut VecDeque::new());
+                let _ = auth(frame);
+                let _ = inbound.understand(frame, terms(&denied), &mut VecDeque::new());
             }
         }
     }
