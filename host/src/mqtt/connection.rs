@@ -171,7 +171,7 @@ impl Connection {
     // ------------------------------------------------------------------------------------------ the task
 
     /// The task: done when the connection is over.
-    pub(super) fn poll(self: &Rc<Self>, worker: &Worker, context: &mut Context<'_>) -> Poll<()> {
+    fn poll(self: &Rc<Self>, worker: &Worker, context: &mut Context<'_>) -> Poll<()> {
         self.waker.borrow_mut().get_or_insert_with(|| context.waker().clone());
         self.flush(worker);
         loop {
@@ -476,5 +476,29 @@ impl Connection {
             self.flushed_weight.set(0);
             worker.push(Input::Written { connection: self.id, bytes });
         }
+    }
+}
+
+/// A connection's task.
+pub(super) struct ConnectionTask {
+    /// Where it belongs.
+    worker: Rc<Worker>,
+    /// The connection.
+    connection: Rc<Connection>,
+}
+
+impl ConnectionTask {
+    pub(super) fn new(worker: Rc<Worker>, connection: Rc<Connection>) -> Self {
+        Self { worker, connection }
+    }
+}
+
+impl Future for ConnectionTask {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        ready!(self.connection.poll(&self.worker, context));
+        self.worker.forget(self.connection.id);
+        Poll::Ready(())
     }
 }

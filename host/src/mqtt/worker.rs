@@ -7,11 +7,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::future::Future;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
@@ -20,7 +18,7 @@ use tokio::task::LocalSet;
 use vespiary_core::event::{ConnectionId, Delivery, Packet, ReasonCode};
 use vespiary_core::{ChangeNumber, Effect, Input, Limits, Timestamp};
 
-use super::connection::Connection;
+use super::connection::{Connection, ConnectionTask};
 use super::encode::Publishes;
 use super::slots::{NEVER, Slots};
 use super::translate::{ConnectOptions, Terms};
@@ -224,7 +222,7 @@ impl Worker {
         let slot = self.slots.borrow_mut().insert(deadline, |id| Connection::new(id, stream));
         let Some(connection) = slot else { return false };
         self.fresh.set(self.fresh.get() + 1);
-        tokio::task::spawn_local(ConnectionTask { worker: self.clone(), connection });
+        tokio::task::spawn_local(ConnectionTask::new(self.clone(), connection));
         true
     }
 
@@ -428,6 +426,11 @@ impl Worker {
         }
     }
 
+    /// A connection is over.
+    pub(super) fn forget(&self, id: ConnectionId) {
+        self.slots.borrow_mut().remove(id);
+    }
+
     fn find(&self, id: ConnectionId) -> Option<Rc<Connection>> {
         self.slots.borrow().find(id).filter(|connection| connection.takes_packets()).cloned()
     }
@@ -553,23 +556,5 @@ impl Worker {
         if (1..=SPARE_BUFFER_BYTES).contains(&buffer.capacity()) && spare.len() < SPARE_BUFFERS {
             spare.push(buffer);
         }
-    }
-}
-
-/// A connection's task.
-struct ConnectionTask {
-    /// Where it belongs.
-    worker: Rc<Worker>,
-    /// The connection.
-    connection: Rc<Connection>,
-}
-
-impl Future for ConnectionTask {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        ready!(self.connection.poll(&self.worker, context));
-        self.worker.slots.borrow_mut().remove(self.connection.id);
-        Poll::Ready(())
     }
 }
