@@ -6,11 +6,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use vespiary_core::{Limits, TopicFilter};
+use vespiary_core::{Limits, Topic, TopicFilter};
+
+/// Longest Server Reference, so that it fits what nearly every client takes.
+const SERVER_REFERENCE_BYTES: usize = 1024;
 
 /// Everything `vespiary serve` can be told.
 #[derive(Debug, Clone, Default, Deserialize, PartialEq)]
@@ -51,6 +54,14 @@ pub struct Mqtt {
     pub connect_timeout_s: u16,
     /// Longest keep-alive in seconds; a 5.0 client that asks for more, or for none, is told this one. 0: no bound.
     pub keep_alive_maximum_s: u16,
+    /// Topic aliases used towards one 5.0 client that takes some, at most; 0: none.
+    pub topic_aliases: u16,
+    /// Topic filters that no client may subscribe to, nor to anything that they cover.
+    pub denied_subscriptions: Vec<Filter>,
+    /// Where a 5.0 client is sent when the broker is full or stops.
+    pub server_reference: Option<ServerReference>,
+    /// Topic below which a 5.0 client that asks is told to make its response topics.
+    pub response_information: Option<ResponseInformation>,
     /// Lets clients connect without credentials on an address that other machines can reach.
     pub allow_anonymous: bool,
 }
@@ -167,6 +178,15 @@ pub struct Plugin {
 /// A topic filter in a configuration file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Filter(pub TopicFilter);
+
+/// Other servers, as a Server Reference names them (MQTT 5.0 section 4.11): one or more, separated by a space, each a
+/// name or an address, with or without `:PORT`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerReference(pub String);
+
+/// Response Information (MQTT 5.0 section 3.2.2.3.15): a topic name to which clients append.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResponseInformation(pub Topic);
 
 /// Why a configuration cannot be used; one line that says what, where and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -304,6 +324,10 @@ impl Default for Mqtt {
             packet_bytes: 1 << 20,
             connect_timeout_s: 10,
             keep_alive_maximum_s: 0,
+            topic_aliases: 32,
+            denied_subscriptions: Vec::new(),
+            server_reference: None,
+            response_information: None,
             allow_anonymous: false,
         }
     }
@@ -338,6 +362,62 @@ impl Default for Plugins {
             write_bytes_per_call: 16 << 20,
             log_lines_per_s: 100,
         }
+    }
+}
+
+impl Filter {
+    /// Whether every topic that `filter` matches is matched by this one too.
+    pub fn covers(&self, filter: &TopicFilter) -> bool {
+        // At the first level a wildcard does not reach topics that begin with `$` [MQTT-4.7.2-1].
+        let reserved = filter.as_str().starts_with('$');
+        let mut others = filter.levels();
+        for (index, level) in self.0.levels().enumerate() {
+            let hidden = index == 0 && reserved;
+            match (level, others.next()) {
+                ("#", _) => return !hidden,
+                ("+", Some("#")) | (_, None) => return false,
+                ("+", Some(_)) if !hidden => {}
+                (level, Some(other)) if level == other => {}
+                _ => return false,
+            }
+        }
+        others.next().is_none()
+    }
+}
+
+/// Whether a Server Reference may name a server so: a name or an address in brackets, with or without a port.
+fn is_server(text: &str) -> bool {
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, Some(port)),
+        _ => (text, None),
+    };
+    let named = match host.strip_prefix('[') {
+        Some(address) => address.strip_suffix(']').is_some_and(|address| address.parse::<Ipv6Addr>().is_ok()),
+        None => !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte)),
+    };
+    named && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
+}
+
+impl<'de> Deserialize<'de> for ServerReference {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if text.len() <= SERVER_REFERENCE_BYTES && text.split(' ').all(is_server) {
+            return Ok(Self(text));
+        }
+        Err(serde::de::Error::custom(format!(
+            "\"{text}\" does not name a server: write \"host:port\", several with one space between them, at most \
+             {SERVER_REFERENCE_BYTES} bytes"
+        )))
+    }
+}
+
+impl<'de> Deserialize<'de> for ResponseInformation {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Topic::parse(&text).map(Self).map_err(|reason| {
+            let text = format!("\"{text}\" is no topic name for clients to append to: {reason}");
+            serde::de::Error::custom(text)
+        })
     }
 }
 
@@ -388,10 +468,64 @@ mod tests {
                 "\"a/#/b\" is not a topic filter: '#' must be the whole last level",
             ),
             ("[plugins]\ngrants = \"all\"\n", "x.toml:2:10: unknown variant `all`"),
+            ("[mqtt]\ntopic_aliases = 65536\n", "x.toml:2:17: invalid value: integer `65536`"),
+            ("[mqtt]\ndenied_subscriptions = [\"a+\"]\n", "x.toml:2:24: \"a+\" is not a topic filter: '+' must be"),
+            (
+                "[mqtt]\nserver_reference = \"a:b\"\n",
+                "x.toml:2:20: \"a:b\" does not name a server: write \"host:port\"",
+            ),
+            (
+                "[mqtt]\nresponse_information = \"a/#\"\n",
+                "x.toml:2:24: \"a/#\" is no topic name for clients to append to",
+            ),
         ] {
             let error = Config::parse(text, Path::new("x.toml")).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
             assert!(!error.contains('\n'), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_filter_covers_what_it_contains() {
+        for (wide, narrow, expected) in [
+            ("#", "a/b", true),
+            ("#", "#", true),
+            ("#", "$SYS/x", false),
+            ("a/#", "a", true),
+            ("a/#", "a/+/b", true),
+            ("a/+", "a/#", false),
+            ("a/+", "a/+", true),
+            ("a/b", "a/+", false),
+            ("a/b", "#", false),
+            ("a/+/c", "a/b/c", true),
+            ("a/+/c", "a/b", false),
+            ("a", "a/b", false),
+            ("$SYS/#", "$SYS/x", true),
+            ("+/x", "$SYS/x", false),
+        ] {
+            let narrow = TopicFilter::parse(narrow).unwrap();
+            assert_eq!(Filter(TopicFilter::parse(wide).unwrap()).covers(&narrow), expected, "{wide} covers {narrow}");
+        }
+    }
+
+    #[test]
+    fn a_server_reference_names_servers_as_the_specification_does() {
+        for (text, expected) in [
+            ("example.org", true),
+            ("example.org:1883", true),
+            ("192.0.2.1:1883 [2001:db8::1]:8883", true),
+            ("[2001:db8::1]", true),
+            ("", false),
+            ("a  b", false),
+            ("a:", false),
+            ("a:0", false),
+            ("a:65536", false),
+            ("2001:db8::1", false),
+            ("[nowhere]:1", false),
+            ("a/b", false),
+        ] {
+            let parsed = Config::parse(&format!("[mqtt]\nserver_reference = \"{text}\""), Path::new("x"));
+            assert_eq!(parsed.is_ok(), expected, "{text:?}");
         }
     }
 

@@ -445,6 +445,8 @@ pub enum ReasonCode {
     UnsupportedProtocolVersion = 0x84,
     /// The client identifier is not accepted.
     ClientIdentifierNotValid = 0x85,
+    /// User name, password or the data of an authentication exchange are not right.
+    BadUserNameOrPassword = 0x86,
     /// Not allowed.
     NotAuthorized = 0x87,
     /// The broker does not take connections now.
@@ -453,6 +455,8 @@ pub enum ReasonCode {
     ServerBusy = 0x89,
     /// The broker is stopping.
     ServerShuttingDown = 0x8B,
+    /// The authentication method is not offered, or is not the one that was agreed on.
+    BadAuthenticationMethod = 0x8C,
     /// Nothing came for 1.5 times the keep-alive.
     KeepAliveTimeout = 0x8D,
     /// Another connection uses the same client identifier.
@@ -477,6 +481,8 @@ pub enum ReasonCode {
     AdministrativeAction = 0x98,
     /// The payload is not of the format announced.
     PayloadFormatInvalid = 0x99,
+    /// Another server takes the client for now.
+    UseAnotherServer = 0x9C,
     /// Shared subscriptions are not offered.
     SharedSubscriptionsNotSupported = 0x9E,
 }

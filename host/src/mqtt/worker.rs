@@ -7,23 +7,21 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::future::Future;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
-use vespiary_core::event::{AcknowledgeStep, ConnectionId, Packet, Protocol, ReasonCode};
-use vespiary_core::{ChangeNumber, Effect, Input, Timestamp};
+use vespiary_core::event::{ConnectionId, Delivery, Packet, PacketId, ReasonCode};
+use vespiary_core::{ChangeNumber, Effect, Input, Limits, Timestamp};
 
-use super::connection::Connection;
-use super::encode::{self, Announcement, Publishes};
+use super::connection::{Connection, ConnectionTask};
+use super::encode::Publishes;
 use super::slots::{NEVER, Slots};
-use super::translate::ConnectOptions;
+use super::translate::{ConnectOptions, Terms};
 use super::{MqttOptions, ServeError};
 use crate::clock::wall_clock;
 use crate::driver::Driver;
@@ -225,7 +223,7 @@ impl Worker {
         let slot = self.slots.borrow_mut().insert(deadline, |id| Connection::new(id, stream));
         let Some(connection) = slot else { return false };
         self.fresh.set(self.fresh.get() + 1);
-        tokio::task::spawn_local(ConnectionTask { worker: self.clone(), connection });
+        tokio::task::spawn_local(ConnectionTask::new(self.clone(), connection));
         true
     }
 
@@ -280,7 +278,7 @@ impl Worker {
                     self.durable.set(durable.max(self.durable.get()));
                     for connection in self.held.take() {
                         connection.held.set(false);
-                        connection.outgoing.borrow_mut().release(self.durable.get());
+                        connection.release(self.durable.get());
                         connection.flush(&self);
                         self.list_if_held(&connection);
                     }
@@ -394,15 +392,25 @@ impl Worker {
                 if let Some(connection) = self.slots.borrow().find(*connection)
                     && connection.takes_packets()
                 {
-                    let append = |out: &mut Vec<u8>| publishes.append(delivery, connection.protocol(), out);
-                    if self.stage_weighing(connection, *after, delivery.message.weight(), append) {
-                        connection.flush(self);
+                    let weight = delivery.message.weight();
+                    self.stage_publish(connection, *after, (delivery, delivery.packet_id, weight), publishes);
+                }
+            }
+            Effect::FanOut(fan_out) => {
+                let (delivery, slots) = (&fan_out.delivery, self.slots.borrow());
+                let weight = delivery.message.weight();
+                for receiver in &fan_out.to {
+                    if let Some(connection) = slots.find(receiver.connection)
+                        && connection.takes_packets()
+                    {
+                        let publish = (delivery, receiver.packet_id, weight);
+                        self.stage_publish(connection, ChangeNumber(0), publish, publishes);
                     }
                 }
             }
             Effect::Send { connection, after, packet } => {
                 if let Some(connection) = self.find(*connection) {
-                    self.send(&connection, *after, packet);
+                    connection.answer(self, *after, packet);
                 }
             }
             Effect::Close { connection, after, reason } => {
@@ -421,65 +429,44 @@ impl Worker {
         }
     }
 
-    fn send(&self, connection: &Rc<Connection>, after: ChangeNumber, packet: &Packet) {
-        let protocol = connection.protocol();
-        match *packet {
-            Packet::Publish(_) => debug_assert!(false, "a publish is staged with its weight"),
-            Packet::Acknowledge { packet_id, step, reason } => {
-                if protocol == Protocol::V3 && refuses_publish(step, reason) {
-                    // 3.1.1 knows no refusal: the client keeps its message and may send it again when it is back
-                    // [3.1.1: MQTT-3.3.5-2].
-                    self.push(Input::ConnectionLost { connection: connection.id });
-                    return connection.close(self);
-                }
-                self.stage(connection, after, |out| encode::acknowledge(protocol, packet_id, step, reason, out));
-            }
-            Packet::Suback { packet_id, ref reasons } => {
-                self.stage(connection, after, |out| encode::suback(protocol, packet_id, reasons, out));
-            }
-            Packet::Unsuback { packet_id, ref reasons } => {
-                self.stage(connection, after, |out| encode::unsuback(protocol, packet_id, reasons, out));
-            }
-            Packet::Connack { session_present, session_expiry_s, ref assigned_client_id } => {
-                let announcement = Announcement {
-                    session_present,
-                    session_expiry_s,
-                    assigned_client_id: assigned_client_id.clone(),
-                    server_keep_alive_s: connection.server_keep_alive_s.get(),
-                    receive_maximum: self.driver.limits().receive_maximum,
-                    maximum_packet_size: u32::try_from(self.options.packet_bytes).unwrap_or(u32::MAX),
-                    topic_alias_maximum: self.options.topic_alias_maximum,
-                };
-                connection.opened();
-                self.stage(connection, after, |out| encode::connack(protocol, announcement, out));
-            }
-            Packet::Refused { reason } => {
-                self.stage(connection, after, |out| encode::refused(protocol, reason, out));
-                connection.close(self);
-            }
-        }
-    }
-
     /// Appends a packet to what a connection is about to write. It is written when the turn ends.
     pub(super) fn stage(&self, connection: &Rc<Connection>, after: ChangeNumber, packet: impl FnOnce(&mut Vec<u8>)) {
-        self.stage_weighing(connection, after, 0, packet);
+        let mut outgoing = connection.outgoing.borrow_mut();
+        outgoing.lend(|| self.buffer());
+        packet(outgoing.stage(after, self.durable.get()));
+        self.list_as_dirty(connection);
     }
 
-    /// Appends a packet that counts with a weight. Says whether so much has come together that it is to be written at
-    /// once.
-    fn stage_weighing(
+    /// Appends a publish with its packet identifier and its weight. If much has come together then, it is written at once.
+    fn stage_publish(
         &self,
         connection: &Rc<Connection>,
         after: ChangeNumber,
-        weight: usize,
-        packet: impl FnOnce(&mut Vec<u8>),
-    ) -> bool {
+        (delivery, packet_id, weight): (&Delivery, Option<PacketId>, usize),
+        publishes: &mut Publishes,
+    ) {
         let mut outgoing = connection.outgoing.borrow_mut();
         outgoing.lend(|| self.buffer());
         outgoing.add_weight(weight);
         let before = outgoing.unwritten();
-        packet(outgoing.stage(after, self.durable.get()));
-        let is_full = before / WRITE_AT_BYTES != outgoing.unwritten() / WRITE_AT_BYTES;
+        let durable = self.durable.get();
+        match connection.topic_alias_maximum() {
+            None => publishes.append(delivery, packet_id, connection.protocol(), outgoing.stage(after, durable)),
+            Some(maximum) => {
+                let (out, aliases) = outgoing.stage_aliased(after, durable, maximum);
+                publishes.append_aliased(delivery, packet_id, aliases, connection.maximum_packet_size(), out);
+            }
+        }
+        let is_much = before / WRITE_AT_BYTES != outgoing.unwritten() / WRITE_AT_BYTES;
+        drop(outgoing);
+        self.list_as_dirty(connection);
+        if is_much {
+            connection.flush(self);
+        }
+    }
+
+    /// Something is staged on a connection.
+    fn list_as_dirty(&self, connection: &Rc<Connection>) {
         if !connection.dirty.replace(true) {
             let mut dirty = self.dirty.borrow_mut();
             // Outside of a turn, nothing else may come to write it.
@@ -488,7 +475,11 @@ impl Worker {
             }
             dirty.push(connection.clone());
         }
-        is_full
+    }
+
+    /// A connection is over.
+    pub(super) fn forget(&self, id: ConnectionId) {
+        self.slots.borrow_mut().remove(id);
     }
 
     fn find(&self, id: ConnectionId) -> Option<Rc<Connection>> {
@@ -548,6 +539,20 @@ impl Worker {
     /// The time of what is being read.
     pub(super) fn now(&self) -> Timestamp {
         self.now.get()
+    }
+
+    /// What packets that follow CONNECT are held to.
+    pub(super) fn terms(&self) -> Terms<'_> {
+        Terms {
+            now: self.now.get(),
+            receive_maximum: self.limits().receive_maximum,
+            denied_subscriptions: &self.options.denied_subscriptions,
+        }
+    }
+
+    /// The broker's bounds.
+    pub(super) fn limits(&self) -> &Limits {
+        self.driver.limits()
     }
 
     pub(super) fn read_the_clock(&self) {
@@ -611,28 +616,5 @@ impl Worker {
         if (1..=SPARE_BUFFER_BYTES).contains(&buffer.capacity()) && spare.len() < SPARE_BUFFERS {
             spare.push(buffer);
         }
-    }
-}
-
-/// Whether an acknowledgement says that the client's message was not taken.
-fn refuses_publish(step: AcknowledgeStep, reason: ReasonCode) -> bool {
-    matches!(step, AcknowledgeStep::Puback | AcknowledgeStep::Pubrec) && reason.is_error()
-}
-
-/// A connection's task.
-struct ConnectionTask {
-    /// Where it belongs.
-    worker: Rc<Worker>,
-    /// The connection.
-    connection: Rc<Connection>,
-}
-
-impl Future for ConnectionTask {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        ready!(self.connection.poll(&self.worker, context));
-        self.worker.slots.borrow_mut().remove(self.connection.id);
-        Poll::Ready(())
     }
 }
