@@ -6,6 +6,8 @@
 //! later than the client can have it, so whoever keeps to the bound is never cut. The count belongs to the network
 //! connection, as the client's own does: exchanges of an earlier connection count only if their PUBLISH is sent again.
 
+use std::collections::VecDeque;
+
 use vespiary_core::Qos;
 use vespiary_core::event::{AcknowledgeStep, PacketId, Protocol, ReasonCode};
 
@@ -18,9 +20,27 @@ pub(super) struct Quota {
     exchanges: Option<Box<Exchanges>>,
 }
 
-/// Identifiers, in the order in which they came; few, and mostly found at the front.
+/// Identifiers in ascending order, in which most clients give them out and most exchanges end: so one is mostly added at
+/// one end and taken from the other.
 #[derive(Debug, Default)]
-struct Exchanges(Vec<PacketId>);
+struct Exchanges(VecDeque<PacketId>);
+
+impl Exchanges {
+    fn contains(&self, packet_id: PacketId) -> bool {
+        self.0.binary_search(&packet_id).is_ok()
+    }
+
+    fn insert(&mut self, packet_id: PacketId) {
+        if let Err(place) = self.0.binary_search(&packet_id) {
+            self.0.insert(place, packet_id);
+        }
+    }
+
+    /// Says whether it was there.
+    fn remove(&mut self, packet_id: PacketId) -> bool {
+        self.0.binary_search(&packet_id).is_ok_and(|place| self.0.remove(place).is_some())
+    }
+}
 
 impl Quota {
     /// Counts a PUBLISH that has come. One too many is an error with which its connection closes. A 3.1.1 client was
@@ -35,7 +55,7 @@ impl Quota {
         if protocol == Protocol::V3 {
             return Ok(());
         }
-        let is_repeated = || self.exchanges.as_ref().is_some_and(|exchanges| exchanges.0.contains(&packet_id));
+        let is_repeated = || self.exchanges.as_ref().is_some_and(|exchanges| exchanges.contains(packet_id));
         if qos == Qos::ExactlyOnce && is_repeated() {
             return Ok(());
         }
@@ -44,7 +64,7 @@ impl Quota {
         }
         self.unacknowledged += 1;
         if qos == Qos::ExactlyOnce {
-            self.exchanges.get_or_insert_default().0.push(packet_id);
+            self.exchanges.get_or_insert_default().insert(packet_id);
         }
         Ok(())
     }
@@ -56,9 +76,7 @@ impl Quota {
             AcknowledgeStep::Pubrel => false,
             AcknowledgeStep::Pubrec if !reason.is_error() => false,
             AcknowledgeStep::Pubrec | AcknowledgeStep::Pubcomp => {
-                let Some(exchanges) = &mut self.exchanges else { return false };
-                let place = exchanges.0.iter().position(|exchange| *exchange == packet_id);
-                place.map(|place| exchanges.0.remove(place)).is_some()
+                self.exchanges.as_mut().is_some_and(|exchanges| exchanges.remove(packet_id))
             }
         }
     }
@@ -122,6 +140,16 @@ mod tests {
             let events = [&two[..], &acknowledgements, &[Publish(AtLeastOnce, 4)]].concat();
             check(Protocol::V5, &events, &[true, true, expected]);
         }
+        // Identifiers in any order, and the window full again.
+        let events = [
+            Publish(ExactlyOnce, 9),
+            Publish(ExactlyOnce, 3),
+            Acknowledge(Pubcomp, 9, ok),
+            Publish(ExactlyOnce, 1),
+            Acknowledge(Pubcomp, 9, ok),
+            Publish(ExactlyOnce, 7),
+        ];
+        check(Protocol::V5, &events, &[true, true, true, false]);
         // The same QoS 2 publish again.
         let repeated =
             [Publish(ExactlyOnce, 2), Publish(ExactlyOnce, 2), Publish(AtLeastOnce, 3), Publish(ExactlyOnce, 2)];
