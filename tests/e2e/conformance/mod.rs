@@ -9,6 +9,9 @@ mod peer;
 
 mod connect;
 mod framing;
+mod properties;
+mod publish;
+mod retained;
 
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
