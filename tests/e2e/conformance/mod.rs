@@ -12,6 +12,9 @@ mod framing;
 mod properties;
 mod publish;
 mod retained;
+mod subscribe;
+mod topics;
+mod unsubscribe;
 
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};

@@ -4,9 +4,12 @@
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
 
 use super::packets::{self, Connect, PINGREQ, PINGRESP, property};
-use crate::harness::PATIENCE;
+
+/// How long anything may take that should take a moment.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One end of a connection.
 pub(super) struct Peer {
