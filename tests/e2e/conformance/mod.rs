@@ -8,13 +8,19 @@ mod packets;
 mod peer;
 
 mod connect;
+mod disconnect;
+mod flow_control;
 mod framing;
+mod keep_alive;
 mod properties;
 mod publish;
+mod qos;
 mod retained;
+mod session;
 mod subscribe;
 mod topics;
 mod unsubscribe;
+mod will;
 
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
