@@ -22,6 +22,10 @@ mod topics;
 mod unsubscribe;
 mod will;
 
+mod authentication;
+mod reason_strings;
+mod topic_aliases;
+
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
