@@ -1,7 +1,9 @@
 //! Delivery at each quality of service, ordering, and what is sent again (sections 4.3 to 4.6).
 
+use std::time::Duration;
+
 use super::LEVELS;
-use super::packets::{Connect, acknowledge, acknowledge_because, publish};
+use super::packets::{Connect, acknowledge, acknowledge_because, property, publish, publish_with};
 use super::peer::Peer;
 
 /// A client of this level whose session stays, and that subscribed to `qos/NAME/LEVEL` at QoS 2; with its CONNECT.
@@ -234,6 +236,51 @@ fn messages_for_a_session_that_is_away_wait_for_it() {
         }
         peer.expect_silence();
     }
+}
+
+// ------------------------------------------------------------------------------------ expiry
+
+/// Lets the message expiry interval of one second pass. Nothing is concluded from the wait itself.
+fn let_a_second_pass() {
+    std::thread::sleep(Duration::from_millis(1_100));
+}
+
+/// PUBLISH at QoS 2 that expires after a second.
+fn expiring(topic: &str, packet_id: u16) -> Vec<u8> {
+    publish_with(5, 0x34, topic, packet_id, &[property::MESSAGE_EXPIRY, 0, 0, 0, 1], b"short")
+}
+
+#[test]
+fn a_message_that_was_sent_does_not_expire() {
+    let (mut peer, connect, topic) = durable(5, "sent");
+    let mut sender = sender(5, "sent");
+    sender.send(&expiring(&topic, 9));
+    sender.expect_acknowledgement(0x50, 9, 0);
+    let packet_id = peer.expect_publish(&topic, b"short").packet_id;
+    drop(peer);
+    let_a_second_pass();
+    let (mut peer, connack) = Peer::join(&connect);
+    assert_eq!(connack.flags, 1);
+    let seen = peer.expect_publish(&topic, b"short");
+    assert_eq!((seen.packet_id, seen.dup), (packet_id, true));
+    peer.send(&acknowledge(0x50, packet_id));
+    peer.expect_acknowledgement(0x62, packet_id, 0);
+}
+
+#[test]
+fn an_exchange_outlives_the_expiry_of_its_message() {
+    let (peer, connect, topic) = durable(5, "outlives");
+    peer.leave();
+    let mut sender = sender(5, "outlives");
+    sender.send(&expiring(&topic, 9));
+    sender.expect_acknowledgement(0x50, 9, 0);
+    let_a_second_pass();
+    // The message is gone, and the exchange goes on.
+    let (mut peer, connack) = Peer::join(&connect);
+    assert_eq!(connack.flags, 1);
+    peer.expect_silence();
+    sender.send(&acknowledge(0x62, 9));
+    sender.expect_acknowledgement(0x70, 9, 0);
 }
 
 // ------------------------------------------------------------------------------------ order
