@@ -259,3 +259,39 @@ fn connack_takes_back_nothing_that_the_broker_does() {
     peer.send(&publish(5, 0x34, "connect/offers", 1, b""));
     peer.expect_acknowledgement(0x50, 1, 0x10);
 }
+
+#[test]
+fn connect_takes_every_property_that_it_may_have() {
+    let connect = Connect::new(5, "connect-every-property")
+        .property(property::SESSION_EXPIRY, &[0, 0, 0, 9])
+        .property(property::RECEIVE_MAXIMUM, &[0, 9])
+        .property(property::MAXIMUM_PACKET_SIZE, &[0, 1, 0, 0])
+        .property(property::TOPIC_ALIAS_MAXIMUM, &[0, 9])
+        .property(property::REQUEST_RESPONSE_INFORMATION, &[1])
+        .property(property::REQUEST_PROBLEM_INFORMATION, &[1])
+        .property(property::USER, &[0, 1, b'k', 0, 1, b'v'])
+        .property(property::USER, &[0, 1, b'k', 0, 1, b'v']);
+    let (peer, connack) = Peer::join(&connect);
+    assert_eq!(connack.reason, 0);
+    peer.leave();
+}
+
+#[test]
+fn other_qualities_of_a_connection_do_not_outlive_it() {
+    // Maximum Packet Size and Receive Maximum are of the connection, not of the session.
+    let small = Connect::new(5, "connect-qualities")
+        .resume()
+        .property(property::MAXIMUM_PACKET_SIZE, &[0, 0, 0, 50])
+        .property(property::RECEIVE_MAXIMUM, &[0, 1]);
+    let (mut peer, _) = Peer::join(&small);
+    peer.subscribe("connect/qualities", 1);
+    peer.leave();
+    let (mut peer, _) = Peer::join(&Connect::new(5, "connect-qualities").resume());
+    let mut sender = Peer::new(5, "connect-qualities-from");
+    for _ in 0..3 {
+        sender.publish_acknowledged("connect/qualities", &[7; 200]);
+    }
+    for _ in 0..3 {
+        peer.expect_publish("connect/qualities", &[7; 200]);
+    }
+}

@@ -358,3 +358,44 @@ fn both_kinds_of_client_receive_what_both_kinds_send_again() {
     assert_eq!((connack.flags, connack.reason), (1, 0));
     peer.expect(&publish(5, 0x3A, &topic, packet_id, b"1"));
 }
+
+#[test]
+fn a_release_is_open_over_the_broker_s_death() -> anyhow::Result<()> {
+    let directory = tempfile::tempdir()?;
+    let data = directory.path().join("data");
+    let broker = crate::harness::Broker::start(&data)?;
+    let connect = Connect::new(5, "receiver").resume();
+    let (mut peer, _) = Peer::join_at(broker.mqtt, &connect);
+    peer.subscribe("release", 2);
+    let (mut sender, _) = Peer::join_at(broker.mqtt, &Connect::new(5, "sender"));
+    publish_twice_acknowledged(&mut sender, "release", b"2");
+    let packet_id = peer.expect_publish("release", b"2").packet_id;
+    peer.send(&acknowledge(0x50, packet_id));
+    peer.expect_acknowledgement(0x62, packet_id, 0);
+    broker.kill()?;
+    let broker = crate::harness::Broker::start(&data)?;
+    let (mut peer, connack) = Peer::join_at(broker.mqtt, &connect);
+    assert_eq!(connack.flags, 1);
+    peer.expect_acknowledgement(0x62, packet_id, 0);
+    peer.expect_silence();
+    Ok(())
+}
+
+#[test]
+fn an_identifier_of_either_quality_is_told_apart_from_requests() {
+    // SUBSCRIBE and UNSUBSCRIBE may use what a PUBLISH of the broker uses, and each is answered.
+    for level in LEVELS {
+        let (mut peer, _, topic) = durable(level, "apart");
+        let mut sender = sender(level, "apart");
+        sender.publish_acknowledged(&topic, b"1");
+        let packet_id = peer.expect_publish(&topic, b"1").packet_id;
+        peer.send(&super::packets::subscribe(level, packet_id, &[("qos/apart/none", 0)]));
+        assert_eq!(peer.reasons(0x90, packet_id), [0]);
+        peer.send(&publish(level, 0x32, "qos/apart/none", packet_id, b"2"));
+        let mut kinds = [peer.packet()[0] >> 4, peer.packet()[0] >> 4];
+        kinds.sort_unstable();
+        assert_eq!(kinds, [3, 4]);
+        peer.send(&acknowledge(0x40, packet_id));
+        peer.expect_silence();
+    }
+}

@@ -216,3 +216,29 @@ fn retained_messages_do_not_end_with_a_session() {
         assert!(greeting(level, &topic).is_some_and(|packet| packet.ends_with(b"kept")));
     }
 }
+
+#[test]
+fn a_retained_message_that_is_too_large_for_a_client_is_left_out() {
+    let mut sender = Peer::new(5, "retained-too-large");
+    retain(&mut sender, "retained/too-large/a", &[7; 200]);
+    retain(&mut sender, "retained/too-large/b", &[7; 2]);
+    let connect = super::packets::Connect::new(5, "retained-too-large-to")
+        .property(super::packets::property::MAXIMUM_PACKET_SIZE, &[0, 0, 0, 100]);
+    let (mut late, _) = Peer::join(&connect);
+    late.subscribe("retained/too-large/+", 1);
+    late.expect_publish("retained/too-large/b", &[7; 2]);
+    late.expect_silence();
+}
+
+#[test]
+fn a_retained_message_comes_with_the_identifier_of_the_new_subscription() {
+    let mut sender = Peer::new(5, "retained-identifier");
+    retain(&mut sender, "retained/identifier", b"kept");
+    let mut late = Peer::new(5, "retained-identifier-to");
+    for (identifier, filter) in [(1, "retained/identifier"), (2, "retained/identifier/#")] {
+        late.send(&super::packets::subscribe_with(5, 1, &[0x0B, identifier], &[(filter, 0)]));
+        assert_eq!(late.reasons(0x90, 1), [0]);
+        let seen = late.expect_publish("retained/identifier", b"kept");
+        assert_eq!(seen.properties.all(0x0B), [[identifier]]);
+    }
+}

@@ -219,3 +219,23 @@ fn sessions_outlive_the_broker_s_death() -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn takeover_of_a_session_that_would_end_starts_a_new_one() {
+    // The old connection's end is the session's end, so there is none to resume.
+    let connect = Connect::new(5, "session-would-end").flags(0);
+    let mut old = join(&connect, false);
+    old.subscribe("session/would-end", 0);
+    let mut new = join(&connect, false);
+    old.expect_disconnect(&[0x8E]);
+    new.send(&publish(5, 0x30, "session/would-end", 0, b"x"));
+    new.expect_silence();
+}
+
+#[test]
+fn a_session_may_be_resumed_and_then_end_with_its_connection() {
+    let stays = Connect::new(5, "session-then-ends").resume();
+    join(&stays, false).leave();
+    join(&Connect::new(5, "session-then-ends").flags(0), true).leave();
+    join(&stays, false).leave();
+}
