@@ -7,6 +7,7 @@
 mod packets;
 mod peer;
 
+mod authentication;
 mod connect;
 mod disconnect;
 mod flow_control;
@@ -15,16 +16,14 @@ mod keep_alive;
 mod properties;
 mod publish;
 mod qos;
+mod reason_strings;
 mod retained;
 mod session;
 mod subscribe;
+mod topic_aliases;
 mod topics;
 mod unsubscribe;
 mod will;
-
-mod authentication;
-mod reason_strings;
-mod topic_aliases;
 
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
