@@ -250,6 +250,22 @@ impl Peer {
         assert!(packet[0] == 0x40 && packet[2..4] == [0x7F, 0xFE] && reason < 0x80, "{packet:02x?} is no good PUBACK");
     }
 
+    /// Publishes at a QoS, from the first step to the last.
+    #[track_caller]
+    pub(super) fn publish_completely(&mut self, topic: &str, payload: &[u8], qos: u8) {
+        match qos {
+            0 => self.send(&packets::publish(self.level, 0x30, topic, 0, payload)),
+            1 => self.publish_acknowledged(topic, payload),
+            _ => {
+                self.send(&packets::publish(self.level, 0x34, topic, 0x7FFC, payload));
+                let packet = self.packet();
+                assert_eq!((packet[0], &packet[2..4]), (0x50, &[0x7F, 0xFC][..]), "{packet:02x?}");
+                self.send(&packets::acknowledge(0x62, 0x7FFC));
+                self.expect_acknowledgement(0x70, 0x7FFC, 0);
+            }
+        }
+    }
+
     /// Says goodbye and sees the connection closed.
     #[track_caller]
     pub(super) fn leave(mut self) {

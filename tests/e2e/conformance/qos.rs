@@ -19,15 +19,6 @@ fn sender(level: u8, name: &str) -> Peer {
     Peer::new(level, &format!("qos-{name}-from-{level}"))
 }
 
-/// Publishes at QoS 2, from the first step to the last.
-#[track_caller]
-fn publish_twice_acknowledged(peer: &mut Peer, topic: &str, payload: &[u8]) {
-    peer.send(&publish(peer.level, 0x34, topic, 0x7FFC, payload));
-    peer.expect_acknowledgement(0x50, 0x7FFC, 0);
-    peer.send(&acknowledge(0x62, 0x7FFC));
-    peer.expect_acknowledgement(0x70, 0x7FFC, 0);
-}
-
 /// Ends the connection without a word and comes back to the session.
 #[track_caller]
 fn reconnect(peer: Peer, connect: &Connect) -> Peer {
@@ -155,7 +146,7 @@ fn a_qos_2_message_is_open_until_pubrec_and_its_release_until_pubcomp() {
     for level in LEVELS {
         let (mut peer, connect, topic) = durable(level, "two");
         let mut sender = sender(level, "two");
-        publish_twice_acknowledged(&mut sender, &topic, b"2");
+        sender.publish_completely(&topic, b"2", 2);
         let first = peer.expect_publish(&topic, b"2");
         assert_eq!((first.qos, first.dup), (2, false));
         peer.expect_silence();
@@ -182,7 +173,7 @@ fn an_error_in_an_acknowledgement_ends_the_exchange() {
     let (mut peer, connect, topic) = durable(5, "error");
     let mut sender = sender(5, "error");
     sender.publish_acknowledged(&topic, b"1");
-    publish_twice_acknowledged(&mut sender, &topic, b"2");
+    sender.publish_completely(&topic, b"2", 2);
     let one = peer.expect_publish(&topic, b"1").packet_id;
     let two = peer.expect_publish(&topic, b"2").packet_id;
     peer.send(&acknowledge_because(0x40, one, 0x80));
@@ -202,7 +193,7 @@ fn open_messages_are_sent_again_in_their_order() {
             if number % 2 == 0 {
                 sender.publish_acknowledged(&topic, &[number]);
             } else {
-                publish_twice_acknowledged(&mut sender, &topic, &[number]);
+                sender.publish_completely(&topic, &[number], 2);
             }
             identifiers.push(peer.expect_publish(&topic, &[number]).packet_id);
         }
@@ -225,7 +216,7 @@ fn messages_for_a_session_that_is_away_wait_for_it() {
         let mut sender = sender(level, "away");
         for number in 0..20 {
             sender.publish_acknowledged(&topic, &[number]);
-            publish_twice_acknowledged(&mut sender, &topic, &[100 + number]);
+            sender.publish_completely(&topic, &[100 + number], 2);
         }
         let (mut peer, connack) = Peer::join(&connect);
         assert_eq!(connack.flags, 1);
@@ -335,7 +326,7 @@ fn releases_leave_in_the_order_of_the_receipts() {
         let mut sender = sender(level, "releases");
         let identifiers: Vec<u16> = (0..20_u8)
             .map(|number| {
-                publish_twice_acknowledged(&mut sender, &topic, &[number]);
+                sender.publish_completely(&topic, &[number], 2);
                 peer.expect_publish(&topic, &[number]).packet_id
             })
             .collect();
@@ -368,7 +359,7 @@ fn a_release_is_open_over_the_broker_s_death() -> anyhow::Result<()> {
     let (mut peer, _) = Peer::join_at(broker.mqtt, &connect);
     peer.subscribe("release", 2);
     let (mut sender, _) = Peer::join_at(broker.mqtt, &Connect::new(5, "sender"));
-    publish_twice_acknowledged(&mut sender, "release", b"2");
+    sender.publish_completely("release", b"2", 2);
     let packet_id = peer.expect_publish("release", b"2").packet_id;
     peer.send(&acknowledge(0x50, packet_id));
     peer.expect_acknowledgement(0x62, packet_id, 0);
