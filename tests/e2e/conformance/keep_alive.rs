@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::LEVELS;
-use super::packets::{Connect, PINGREQ, PINGRESP, property};
+use super::packets::{Connect, PINGREQ, PINGRESP, property, publish};
 use super::peer::Peer;
 use crate::harness::Broker;
 
@@ -40,6 +40,21 @@ fn silence_for_one_and_a_half_times_the_keep_alive_closes_the_connection() {
 }
 
 #[test]
+fn any_packet_keeps_the_connection_alive() {
+    let mut peers =
+        LEVELS.map(|level| Peer::join(&Connect::new(level, format!("keep-alive-any-{level}")).keep_alive(1)).0);
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(2_500) {
+        // The pace of clients that speak before their time is over.
+        std::thread::sleep(Duration::from_millis(500));
+        for peer in &mut peers {
+            peer.send(&publish(peer.level, 0x32, "keep-alive/any", 1, b"x"));
+            peer.expect_acknowledgement(0x40, 1, if peer.level == 5 { 0x10 } else { 0 });
+        }
+    }
+}
+
+#[test]
 fn a_server_keep_alive_is_told_and_kept() -> anyhow::Result<()> {
     let directory = tempfile::tempdir()?;
     let config = directory.path().join("config.toml");
@@ -56,9 +71,12 @@ fn a_server_keep_alive_is_told_and_kept() -> anyhow::Result<()> {
             peer
         })
         .collect();
+    // 3.1.1 cannot be told, so there it is the client's own that holds.
+    let (mut patient, _) = Peer::join_at(broker.mqtt, &Connect::new(4, "patient").keep_alive(600));
     for peer in &mut silent {
         peer.expect_disconnect(&[0x8D]);
         assert!(begun.elapsed() >= Duration::from_millis(1500), "{:?}", begun.elapsed());
     }
+    patient.expect_silence();
     Ok(())
 }

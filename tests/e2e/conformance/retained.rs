@@ -242,3 +242,23 @@ fn a_retained_message_comes_with_the_identifier_of_the_new_subscription() {
         assert_eq!(seen.properties.all(0x0B), [[identifier]]);
     }
 }
+
+#[test]
+fn a_subscription_of_a_resumed_session_is_not_new() {
+    let mut sender = Peer::new(5, "retained-resumed-from");
+    retain(&mut sender, "retained/resumed", b"kept");
+    let connect = super::packets::Connect::new(5, "retained-resumed").resume();
+    let if_new = [("retained/resumed", 0x11)];
+    let (mut peer, _) = Peer::join(&connect);
+    peer.send(&subscribe(5, 1, &if_new));
+    assert_eq!(peer.reasons(0x90, 1), [1]);
+    let packet_id = peer.expect_publish("retained/resumed", b"kept").packet_id;
+    peer.leave();
+    // What was not acknowledged comes again as it was, and nothing else.
+    let (mut peer, connack) = Peer::join(&connect);
+    assert_eq!(connack.flags, 1);
+    peer.expect(&publish(5, 0x3B, "retained/resumed", packet_id, b"kept"));
+    peer.send(&subscribe(5, 2, &if_new));
+    assert_eq!(peer.reasons(0x90, 2), [1]);
+    peer.expect_silence();
+}

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::LEVELS;
-use super::packets::{Connect, acknowledge, packet, property, publish};
+use super::packets::{Connect, acknowledge, packet, property, publish, publish_with, subscribe_with, user_property};
 use super::peer::Peer;
 use crate::harness::Broker;
 
@@ -238,4 +238,58 @@ fn a_session_may_be_resumed_and_then_end_with_its_connection() {
     join(&stays, false).leave();
     join(&Connect::new(5, "session-then-ends").flags(0), true).leave();
     join(&stays, false).leave();
+}
+
+#[test]
+fn what_waits_keeps_everything_that_belongs_to_it() -> anyhow::Result<()> {
+    let directory = tempfile::tempdir()?;
+    let data = directory.path().join("data");
+    let broker = Broker::start(&data)?;
+    let connect = Connect::new(5, "sleeper").resume();
+    let (mut peer, _) = Peer::join_at(broker.mqtt, &connect);
+    // Retain As Published, and a subscription identifier.
+    peer.send(&subscribe_with(5, 1, &[0x0B, 0xAC, 2], &[("waits/+", 0x0A)]));
+    assert_eq!(peer.reasons(0x90, 1), [2]);
+    peer.leave();
+    let (mut sender, _) = Peer::join_at(broker.mqtt, &Connect::new(5, "sender"));
+    let properties = [
+        &[property::PAYLOAD_FORMAT, 1, property::CONTENT_TYPE, 0, 1, b't', property::RESPONSE_TOPIC, 0, 1, b'r'][..],
+        &[property::CORRELATION_DATA, 0, 2, 0, 0xFF],
+        &user_property("b", "1"),
+        &user_property("a", "2"),
+    ]
+    .concat();
+    sender.send(&publish_with(5, 0x35, "waits/a", 1, &properties, b"x"));
+    sender.expect_acknowledgement(0x50, 1, 0);
+    broker.kill()?;
+    let broker = Broker::start(&data)?;
+    for dup in [false, true] {
+        let (mut peer, connack) = Peer::join_at(broker.mqtt, &connect);
+        assert_eq!(connack.flags, 1);
+        let seen = peer.expect_publish("waits/a", b"x");
+        assert_eq!((seen.qos, seen.retain, seen.dup), (2, true, dup));
+        assert_eq!(seen.properties.one(property::SUBSCRIPTION_IDENTIFIER), Some(&[0xAC, 2][..]));
+        assert_eq!(seen.properties.one(property::PAYLOAD_FORMAT), Some(&[1][..]));
+        assert_eq!(seen.properties.one(property::CONTENT_TYPE), Some(&[0, 1, b't'][..]));
+        assert_eq!(seen.properties.one(property::RESPONSE_TOPIC), Some(&[0, 1, b'r'][..]));
+        assert_eq!(seen.properties.one(property::CORRELATION_DATA), Some(&[0, 2, 0, 0xFF][..]));
+        assert_eq!(seen.properties.all(property::USER), [[0, 1, b'b', 0, 1, b'1'], [0, 1, b'a', 0, 1, b'2']]);
+        peer.leave();
+    }
+    Ok(())
+}
+
+#[test]
+fn a_shorter_expiry_than_asked_for_is_told() -> anyhow::Result<()> {
+    let directory = tempfile::tempdir()?;
+    let config = directory.path().join("config.toml");
+    std::fs::write(&config, "[limits]\nsession_expiry_s = 60\n")?;
+    let config = config.to_str().expect("a path of this machine");
+    let broker = Broker::start_with(&directory.path().join("data"), &["--config", config])?;
+    for (asked, told) in [(3600, Some(&[0, 0, 0, 60][..])), (u32::MAX, Some(&[0, 0, 0, 60])), (60, None), (30, None)] {
+        let (peer, connack) = Peer::join_at(broker.mqtt, &Connect::new(5, "asks").expires_after(asked));
+        assert_eq!(connack.properties.one(property::SESSION_EXPIRY), told, "{asked} s");
+        peer.leave();
+    }
+    Ok(())
 }

@@ -39,7 +39,7 @@ fn reserved_options_close_the_connection() {
 #[test]
 fn qos_3_and_retain_handling_3_close_the_connection() {
     check_closes(4, &subscribe(4, 1, &[("a", 3)]), &[]);
-    check_closes(5, &subscribe(5, 1, &[("a", 3)]), &[0x81, 0x82]);
+    check_closes(5, &subscribe(5, 1, &[("a", 3)]), &[0x82]);
     check_closes(5, &subscribe(5, 1, &[("a", 0x30)]), &[0x82]);
 }
 
@@ -215,10 +215,30 @@ fn a_subscription_identifier_is_of_its_subscription() {
 #[test]
 fn properties_of_subscribe_are_checked() {
     let with = |properties: &[u8]| subscribe_with(5, 1, properties, &[("subscribe/properties", 0)]);
-    check_closes(5, &with(&[0x0B, 0]), &[0x81, 0x82]);
     check_closes(5, &with(&[property::CONTENT_TYPE, 0, 1, b't']), &[0x81]);
     check_closes(5, &with(&[0x7F, 0]), &[0x81]);
     let mut peer = Peer::new(5, "subscribe-properties");
     peer.send(&with(&[user_property("a", "1"), user_property("a", "2")].concat()));
     assert_eq!(peer.reasons(0x90, 1), [0]);
+}
+
+#[test]
+fn an_ordinary_subscription_beside_one_with_no_local_still_brings_what_the_client_published() {
+    let mut peer = Peer::new(5, "subscribe-both");
+    for (identifier, filter, options) in [(1, "subscribe/both/+", 0x06), (2, "subscribe/both/#", 0x01)] {
+        peer.send(&subscribe_with(5, 1, &[0x0B, identifier], &[(filter, options)]));
+        assert_eq!(peer.reasons(0x90, 1), [options & 3]);
+    }
+    peer.send(&publish(5, 0x34, "subscribe/both/a", 7, b"x"));
+    let mut seen = None;
+    for _ in 0..2 {
+        let packet = peer.packet();
+        if packet[0] >> 4 == 3 {
+            seen = Some(packet);
+        }
+    }
+    // Only by the second: at its QoS, with its identifier.
+    let expected = super::packets::publish_with(5, 0x32, "subscribe/both/a", 1, &[0x0B, 2], b"x");
+    assert_eq!(seen.as_deref(), Some(&expected[..]));
+    peer.expect_silence();
 }

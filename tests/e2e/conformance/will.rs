@@ -202,3 +202,20 @@ fn the_end_of_the_session_does_not_wait_for_the_delay() {
     heir.expect_publish(&topic, b"gone");
     heir.expect_silence();
 }
+
+#[test]
+fn an_empty_retained_will_removes_what_was_retained() {
+    for level in LEVELS {
+        let topic = format!("will/removes/{level}");
+        let mut sender = Peer::new(level, &format!("will-removes-from-{level}"));
+        sender.send(&super::packets::publish(level, 0x31, &topic, 0, b"kept"));
+        let mut heir = Peer::new(level, &format!("will-removes-heir-{level}"));
+        heir.subscribe(&topic, 0);
+        heir.expect_publish(&topic, b"kept");
+        drop(join(&Connect::new(level, format!("will-removes-{level}")).will(&topic, b"", 1, true)));
+        heir.expect_publish(&topic, b"");
+        let mut late = Peer::new(level, &format!("will-removes-late-{level}"));
+        late.subscribe(&topic, 0);
+        late.expect_silence();
+    }
+}
