@@ -19,6 +19,7 @@ mod qos;
 mod reason_strings;
 mod retained;
 mod session;
+mod shared_subscriptions;
 mod subscribe;
 mod topic_aliases;
 mod topics;
