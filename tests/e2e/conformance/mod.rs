@@ -17,6 +17,7 @@ mod properties;
 mod publish;
 mod qos;
 mod reason_strings;
+mod receive_maximum;
 mod retained;
 mod session;
 mod shared_subscriptions;
