@@ -295,3 +295,82 @@ fn other_qualities_of_a_connection_do_not_outlive_it() {
         peer.expect_publish("connect/qualities", &[7; 200]);
     }
 }
+
+#[test]
+fn properties_of_connect_come_once_and_hold_what_they_may() {
+    let interval = [0, 0, 0, 9];
+    let mut wrong = Vec::new();
+    for (what, connect, reasons) in [
+        ("session expiry twice", twice(property::SESSION_EXPIRY, &interval), &[0x82][..]),
+        ("receive maximum twice", twice(property::RECEIVE_MAXIMUM, &[0, 9]), &[0x82]),
+        ("receive maximum 0", once(property::RECEIVE_MAXIMUM, &[0, 0]), &[0x82]),
+        ("maximum packet size twice", twice(property::MAXIMUM_PACKET_SIZE, &interval), &[0x82]),
+        ("maximum packet size 0", once(property::MAXIMUM_PACKET_SIZE, &[0, 0, 0, 0]), &[0x82]),
+        ("topic alias maximum twice", twice(property::TOPIC_ALIAS_MAXIMUM, &[0, 9]), &[0x82]),
+        ("request response information twice", twice(property::REQUEST_RESPONSE_INFORMATION, &[1]), &[0x82]),
+        ("request response information 2", once(property::REQUEST_RESPONSE_INFORMATION, &[2]), &[0x82]),
+        ("request problem information twice", twice(property::REQUEST_PROBLEM_INFORMATION, &[1]), &[0x82]),
+        ("request problem information 2", once(property::REQUEST_PROBLEM_INFORMATION, &[2]), &[0x82]),
+        ("a property of PUBLISH", once(property::TOPIC_ALIAS, &[0, 1]), &[0x81, 0x82]),
+        ("a property that there is not", once(0x7F, &[0]), &[0x81]),
+    ] {
+        let found = refusal(&connect);
+        if !reasons.contains(&found) {
+            wrong.push(format!("{what}: {found:#x}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// The reason with which a CONNECT of 5.0 is refused; 0 where it is not.
+fn refusal(connect: &Connect) -> u8 {
+    let (mut peer, connack) = Peer::join(connect);
+    if connack.reason > 0 {
+        peer.expect_end();
+    }
+    connack.reason
+}
+
+fn once(id: u8, value: &[u8]) -> Connect {
+    Connect::new(5, "connect-properties").property(id, value)
+}
+
+fn twice(id: u8, value: &[u8]) -> Connect {
+    once(id, value).property(id, value)
+}
+
+#[test]
+fn properties_of_a_will_come_once_and_hold_what_they_may() {
+    let will = || Connect::new(5, "connect-will-properties").will("connect/will", b"gone", 0, false);
+    let mut wrong = Vec::new();
+    for (what, id, value, count, reasons) in [
+        ("will delay twice", property::WILL_DELAY, &[0, 0, 0, 9][..], 2, &[0x82][..]),
+        ("payload format twice", property::PAYLOAD_FORMAT, &[1], 2, &[0x82]),
+        ("payload format 2", property::PAYLOAD_FORMAT, &[2], 1, &[0x81, 0x82, 0x99]),
+        ("message expiry twice", property::MESSAGE_EXPIRY, &[0, 0, 0, 9], 2, &[0x82]),
+        ("content type twice", property::CONTENT_TYPE, &[0, 1, b't'], 2, &[0x82]),
+        ("response topic twice", property::RESPONSE_TOPIC, &[0, 1, b't'], 2, &[0x82]),
+        ("a response topic with a wildcard", property::RESPONSE_TOPIC, &[0, 1, b'#'], 1, &[0x81, 0x82, 0x90]),
+        ("correlation data twice", property::CORRELATION_DATA, &[0, 1, 9], 2, &[0x82]),
+        ("a property of PUBLISH alone", property::TOPIC_ALIAS, &[0, 1], 1, &[0x81, 0x82]),
+    ] {
+        let found = refusal(&(0..count).fold(will(), |connect, _| connect.will_property(id, value)));
+        if !reasons.contains(&found) {
+            wrong.push(format!("{what}: {found:#x}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn connack_keeps_to_the_client_s_maximum_packet_size() {
+    // Any CONNACK has at least five bytes; properties for which there is no room are left out, or nobody is let in.
+    for maximum in 5..40_u32 {
+        let mut peer = Peer::socket(5);
+        let connect = Connect::new(5, "connect-small").property(property::MAXIMUM_PACKET_SIZE, &maximum.to_be_bytes());
+        peer.send(&connect.bytes());
+        if let Some(connack) = peer.next() {
+            assert!(connack.len() <= maximum as usize, "{connack:02x?} for a client that takes {maximum} bytes");
+        }
+    }
+}

@@ -104,3 +104,14 @@ fn no_disconnect_comes_before_a_connack() {
         peer.expect_end();
     }
 }
+
+#[test]
+fn a_property_of_disconnect_that_comes_twice_is_a_protocol_error() {
+    let expiry = [property::SESSION_EXPIRY, 0, 0, 0, 9];
+    let reason = [property::REASON_STRING, 0, 1, b'r'];
+    for properties in [expiry.repeat(2), reason.repeat(2)] {
+        let (mut peer, _) = Peer::join(&Connect::new(5, super::unique("disconnect-twice")).resume());
+        peer.send(&packet(0xE0, &[&[0, properties.len() as u8][..], &properties].concat()));
+        peer.expect_disconnect(&[0x82]);
+    }
+}

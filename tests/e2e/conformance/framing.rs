@@ -239,3 +239,12 @@ fn lengths_that_run_past_their_packet_are_malformed() {
         check_closes(level, &[0xC0, 1, 0], &[0x81]);
     }
 }
+
+#[test]
+fn a_length_longer_than_it_need_be_is_malformed_in_every_field() {
+    let padded = |properties: &[u8]| packet(0x82, &[&[0, 1][..], properties, &[0, 1, b'a', 0]].concat());
+    check_closes(5, &padded(&[0x80, 0x00]), &[0x81]);
+    check_closes(5, &padded(&[3, 0x0B, 0x81, 0x00]), &[0x81]);
+    check_closes(5, &packet(0xA2, &[0, 1, 0x80, 0x00, 0, 1, b'a']), &[0x81]);
+    check_closes(5, &packet(0xE0, &[0, 0x80, 0x00]), &[0x81]);
+}

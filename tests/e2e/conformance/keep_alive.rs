@@ -1,5 +1,6 @@
 //! Keep Alive and pings (sections 3.1.2.10, 3.2.2.3.14 and 3.12).
 
+use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use super::LEVELS;
@@ -79,4 +80,21 @@ fn a_server_keep_alive_is_told_and_kept() -> anyhow::Result<()> {
     }
     patient.expect_silence();
     Ok(())
+}
+
+#[test]
+fn bytes_of_a_packet_that_never_ends_are_no_packet() {
+    let (mut peer, _) = Peer::join(&Connect::new(5, "keep-alive-drip").keep_alive(1));
+    let begun = Instant::now();
+    let mut writer = peer.writer();
+    // A PUBLISH of 32 kB, byte by byte for ten seconds.
+    let drip = std::thread::spawn(move || {
+        let mut bytes = [0x30, 0xFF, 0xFF, 0x01].into_iter().chain(std::iter::repeat(0)).take(100);
+        while bytes.next().is_some_and(|byte| writer.write_all(&[byte]).is_ok()) {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    });
+    peer.expect_disconnect(&[0x8D]);
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    drip.join().expect("the thread ends with the connection");
 }

@@ -104,6 +104,11 @@ impl Peer {
         let _ = self.stream.write_all(bytes);
     }
 
+    /// The same socket, for another thread to write to.
+    pub(super) fn writer(&self) -> TcpStream {
+        self.stream.try_clone().expect("a socket can be cloned")
+    }
+
     /// The next packet.
     #[track_caller]
     pub(super) fn packet(&mut self) -> Vec<u8> {

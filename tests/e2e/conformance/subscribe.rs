@@ -242,3 +242,30 @@ fn an_ordinary_subscription_beside_one_with_no_local_still_brings_what_the_clien
     assert_eq!(seen.as_deref(), Some(&expected[..]));
     peer.expect_silence();
 }
+
+#[test]
+fn a_suback_that_is_too_large_for_its_client_is_not_sent() {
+    let connect = super::packets::Connect::new(5, "subscribe-suback-size")
+        .property(property::MAXIMUM_PACKET_SIZE, &[0, 0, 0, 60]);
+    let (mut peer, _) = Peer::join(&connect);
+    let names: Vec<String> = (0..200).map(|number| format!("subscribe/suback-size/{number}")).collect();
+    let filters: Vec<(&String, u8)> = names.iter().map(|name| (name, 0)).collect();
+    peer.send(&[subscribe(5, 1, &filters), super::packets::PINGREQ.to_vec()].concat());
+    // Left out, or the connection ends: whatever comes fits.
+    while let Some(packet) = peer.next() {
+        assert!(packet.len() <= 60, "{} bytes for a client that takes 60", packet.len());
+        if packet[0] == 0xD0 {
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_second_subscription_identifier_is_a_protocol_error() {
+    check_closes(5, &subscribe_with(5, 1, &[0x0B, 1, 0x0B, 2], &[("subscribe/twice", 0)]), &[0x82]);
+}
+
+#[test]
+fn subscription_identifier_0_is_a_protocol_error() {
+    check_closes(5, &subscribe_with(5, 1, &[0x0B, 0], &[("subscribe/zero", 0)]), &[0x82]);
+}

@@ -117,3 +117,18 @@ fn properties_of_unsubscribe_are_checked() {
     peer.send(&packet(0xA2, &[0, 1, 2, 0x0B, 1, 0, 1, b'a']));
     peer.expect_disconnect(&[0x81]);
 }
+
+#[test]
+fn an_unsuback_that_is_too_large_for_its_client_is_not_sent() {
+    let connect = super::packets::Connect::new(5, "unsubscribe-unsuback-size")
+        .property(super::packets::property::MAXIMUM_PACKET_SIZE, &[0, 0, 0, 60]);
+    let (mut peer, _) = Peer::join(&connect);
+    let names: Vec<String> = (0..200).map(|number| format!("unsubscribe/unsuback-size/{number}")).collect();
+    peer.send(&[unsubscribe(5, 1, &names), super::packets::PINGREQ.to_vec()].concat());
+    while let Some(packet) = peer.next() {
+        assert!(packet.len() <= 60, "{} bytes for a client that takes 60", packet.len());
+        if packet[0] == 0xD0 {
+            break;
+        }
+    }
+}
