@@ -1,4 +1,5 @@
-//! Enhanced authentication and AUTH (sections 3.15 and 4.12), as far as a broker without any method decides them.
+//! Enhanced authentication and AUTH (sections 3.15 and 4.12), for methods that nothing answers for. Those that something
+//! does are in `host/src/mqtt/tests/authenticating.rs`.
 
 use super::packets::{Connect, PINGREQ, packet, property, publish, string};
 use super::peer::Peer;
