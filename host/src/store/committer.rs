@@ -210,7 +210,7 @@ impl Committer {
         ChangeNumber(self.exchange.durable.load(Ordering::Acquire))
     }
 
-    /// Whether commits fail at present, and are tried again.
+    /// Whether commits fail at present, or for good.
     pub(super) fn is_failing(&self) -> bool {
         self.exchange.failing.load(Ordering::Acquire)
     }
@@ -320,6 +320,7 @@ impl Exchange {
         self.lost.fetch_add(lost, Ordering::Relaxed);
         tracing::error!(durable, lost, "cannot commit to the database, nothing is stored any more: {reason}");
         self.backlog.store(0, Ordering::Relaxed);
+        self.failing.store(true, Ordering::Release);
         self.watch.send_replace(Durability::Failed(reason.into()));
     }
 

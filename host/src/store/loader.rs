@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -78,7 +78,7 @@ struct Desk {
     /// Wakes the thread.
     wake: Notify,
     /// Where answers go.
-    answer: OnceLock<LoadAnswer>,
+    answer: Mutex<Option<LoadAnswer>>,
     /// What it cost.
     totals: Mutex<(LoadStatistics, Duration)>,
 }
@@ -104,7 +104,7 @@ impl Loader {
         let desk = Arc::new(Desk {
             questions: Mutex::default(),
             wake: Notify::new(),
-            answer: OnceLock::new(),
+            answer: Mutex::default(),
             totals: Mutex::default(),
         });
         let runtime = tokio::runtime::Builder::new_current_thread().build()?;
@@ -115,10 +115,9 @@ impl Loader {
         Ok(Self { desk, thread: Mutex::new(Some(thread)) })
     }
 
-    /// Says where answers go; the first word counts.
+    /// Says where answers go from now on.
     pub(super) fn answer_to(&self, answer: LoadAnswer) {
-        // Whoever says so a second time shares the store with the first, who gets the answers.
-        let _ = self.desk.answer.set(answer);
+        *locked(&self.desk.answer) = Some(answer);
     }
 
     pub(super) fn ask(&self, request: LoadRequest) {
@@ -268,7 +267,7 @@ impl Desk {
     }
 
     fn answer(&self, ticket: LoadTicket, entries: Option<Vec<LoadedEntry>>, bytes: usize) {
-        if let Some(answer) = self.answer.get() {
+        if let Some(answer) = &*locked(&self.answer) {
             let mut questions = locked(&self.questions);
             questions.untaken.push_back(bytes);
             questions.untaken_bytes += bytes;

@@ -171,7 +171,7 @@ impl Store {
         self.inner.committer.watch()
     }
 
-    /// Whether commits fail at present, and are tried again: what is handed over then becomes durable nobody knows when.
+    /// Whether commits fail: what is handed over becomes durable nobody knows when, if ever.
     pub fn is_failing(&self) -> bool {
         self.inner.committer.is_failing()
     }
@@ -181,7 +181,7 @@ impl Store {
         self.inner.loader.ask(request);
     }
 
-    /// Says who gets the answers to [`Store::load`]; for once and all.
+    /// Says who gets the answers to [`Store::load`] from now on. Called on a thread of the store; must not block.
     pub fn answer_loads(&self, answer: LoadAnswer) {
         self.inner.loader.answer_to(answer);
     }

@@ -97,7 +97,11 @@ impl Disk {
 
     /// The power was cut and is back: what was not synced is there or not.
     pub(crate) fn cut_power(&self, random: &mut fastrand::Rng) {
-        let image = self.image_after_power_cut(random);
+        self.replace(self.image_after_power_cut(random));
+    }
+
+    /// This is on the disk from now on, and nothing else ever was.
+    pub(crate) fn replace(&self, image: Vec<u8>) {
         let mut platters = self.0.lock().unwrap();
         platters.unsynced.clear();
         (platters.live, platters.synced) = (image.clone(), image);
@@ -123,7 +127,13 @@ impl Disk {
 
     /// Opens a store on this disk, with its lock and components in a directory. It tries again after milliseconds.
     pub(crate) fn open(&self, data: &Path) -> Opened {
-        self.try_open(data).unwrap()
+        loop {
+            match self.try_open(data) {
+                // Processes that other tests start hold what is open here for a moment, until they have begun.
+                Err(StoreError::InUse { .. }) => std::thread::yield_now(),
+                opened => return opened.unwrap(),
+            }
+        }
     }
 
     fn try_open(&self, data: &Path) -> Result<Opened, StoreError> {

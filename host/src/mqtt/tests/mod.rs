@@ -106,7 +106,7 @@ impl Drop for Served {
             let _ = self.stop.send(true);
             let _ = thread.join();
         }
-        self.driver.store().close();
+        let _ = self.driver.store().close();
     }
 }
 

@@ -148,7 +148,7 @@ fn nothing_that_rests_on_the_disk_is_acknowledged_without_it() {
     let mut from = served.v3("from");
     let mut other = served.v3("other");
     // From now on no change becomes durable any more.
-    served.driver.store().close();
+    served.driver.store().close().unwrap();
     from.send(&publish(4, 0x32, "t", 1, b"x"));
     from.send(&publish(4, 0x32, "nobody", 2, b"x"));
     from.send(&[0xC0, 0]);

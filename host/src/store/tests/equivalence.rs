@@ -1,5 +1,7 @@
 //! Random changes: the store holds what the model holds, however they are grouped, coalesced and restarted between.
 
+use std::sync::Arc;
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 use redb::backends::InMemoryBackend;
@@ -7,22 +9,23 @@ use redb::{Database, Key, ReadableDatabase, ReadableTable, TableDefinition, Valu
 
 use super::model::{Model, Step, changes};
 use super::{commit_and_close, open};
-use crate::store::batch::{Batch, Highest};
-use crate::store::committer::commit_batch;
+use crate::store::batch::Batch;
+use crate::store::committer::write_batch;
 use crate::store::tables;
 use vespiary_core::event::{Change, Sequence, SessionId};
+use vespiary_core::message::MessageId;
 
 fn steps(most: usize) -> impl Strategy<Value = Vec<Step>> {
     vec((any::<u8>(), any::<u8>(), any::<u8>()), 0..most)
 }
 
-/// Splits changes into groups at random places.
-fn groups(changes: Vec<Change>, lengths: &[u8]) -> Vec<Vec<Change>> {
+/// Puts parts together to groups at random places.
+fn groups(parts: Vec<Vec<Change>>, lengths: &[u8]) -> Vec<Vec<Change>> {
     let mut lengths = lengths.iter().cycle().map(|&length| usize::from(length) + 1);
-    let mut changes = changes.into_iter().peekable();
+    let mut parts = parts.into_iter().peekable();
     let mut groups = Vec::new();
-    while changes.peek().is_some() {
-        groups.push(changes.by_ref().take(lengths.next().unwrap_or(1)).collect());
+    while parts.peek().is_some() {
+        groups.push(parts.by_ref().take(lengths.next().unwrap_or(1)).flatten().collect());
     }
     groups
 }
@@ -30,7 +33,7 @@ fn groups(changes: Vec<Change>, lengths: &[u8]) -> Vec<Vec<Change>> {
 /// A database in memory into which batches are written.
 struct Tables {
     database: Database,
-    highest: Highest,
+    highest: u64,
     scratch: Vec<u8>,
 }
 
@@ -38,20 +41,23 @@ impl Tables {
     fn new() -> Self {
         let database = Database::builder().create_with_backend(InMemoryBackend::new()).unwrap();
         tables::create_all(&database).unwrap();
-        Self { database, highest: Highest::default(), scratch: Vec::new() }
+        let mut tables = Self { database, highest: 0, scratch: Vec::new() };
+        // The number of the last transaction is there from the first on.
+        tables.write(&[]);
+        tables
     }
 
     fn write(&mut self, changes: &[Change]) {
         let mut batch = Batch::new(self.highest);
         changes.iter().cloned().for_each(|change| batch.push(change));
-        commit_batch(&self.database, &batch, &mut self.scratch).unwrap();
+        write_batch(self.database.begin_write().unwrap(), &batch, 1, &mut self.scratch).unwrap();
         self.highest = batch.highest();
     }
 
-    /// Writes one change without any knowledge of what is in the database.
-    fn write_naively(&mut self, change: &Change) {
-        self.highest = Highest { message: u64::MAX, sequence: u64::MAX };
-        self.write(std::slice::from_ref(change));
+    /// Writes changes that belong together without any knowledge of what is in the database.
+    fn write_naively(&mut self, part: &[Change]) {
+        self.highest = u64::MAX;
+        self.write(part);
     }
 
     /// Every row of every table, as bytes.
@@ -61,6 +67,7 @@ impl Tables {
         self.dump("sessions", tables::SESSIONS, &mut rows);
         self.dump("subscriptions", tables::SUBSCRIPTIONS, &mut rows);
         self.dump("messages", tables::MESSAGES, &mut rows);
+        self.dump("references", tables::REFERENCES, &mut rows);
         self.dump("queue", tables::QUEUE, &mut rows);
         self.dump("received", tables::RECEIVED, &mut rows);
         self.dump("retained", tables::RETAINED, &mut rows);
@@ -85,16 +92,72 @@ impl Tables {
     }
 }
 
+/// A message and as many entries that refer to it, each in a queue of its own.
+fn fan_out(message: u64, queues: u64) -> Vec<Change> {
+    let content = Arc::new(super::message("a", b"x"));
+    let mut changes = vec![Change::MessageStored { message: MessageId(message), content }];
+    changes.extend((1..=queues).map(|session| queued(session, message * 100 + session, message)));
+    changes
+}
+
+fn queued(session: u64, sequence: u64, message: u64) -> Change {
+    Change::Queued { session: SessionId(session), sequence: Sequence(sequence), entry: super::entry(message) }
+}
+
+fn dequeued(session: u64, sequence: u64, message: u64) -> Change {
+    Change::Dequeued { session: SessionId(session), sequence: Sequence(sequence), message: MessageId(message) }
+}
+
+fn removed(session: u64) -> Change {
+    Change::SessionRemoved { session: SessionId(session) }
+}
+
 #[test]
-fn a_row_that_the_database_holds_is_deleted_even_if_it_was_written_again_in_the_batch() {
-    let (session, sequence) = (SessionId(1), Sequence(5));
-    let queued = Change::Queued { session, sequence, entry: super::entry(1) };
-    let mut tables = Tables::new();
-    let empty = tables.rows();
-    tables.write(std::slice::from_ref(&queued));
-    assert_ne!(tables.rows(), empty);
-    tables.write(&[queued, Change::Dequeued { session, sequence }]);
-    assert_eq!(tables.rows(), empty);
+fn a_message_goes_with_the_last_entry_that_refers_to_it() {
+    let nothing = Tables::new().rows();
+    // What is there before, in one transaction; what happens then, in another; how many rows of messages and counts are
+    // left.
+    for (before, then, left) in [
+        (vec![], fan_out(1, 1), (1, 0)),
+        (vec![], fan_out(1, 3), (1, 1)),
+        (fan_out(1, 1), vec![dequeued(1, 101, 1)], (0, 0)),
+        (fan_out(1, 2), vec![dequeued(1, 101, 1)], (1, 0)),
+        (fan_out(1, 3), vec![dequeued(1, 101, 1)], (1, 1)),
+        (fan_out(1, 3), vec![dequeued(1, 101, 1), dequeued(2, 102, 1), dequeued(3, 103, 1)], (0, 0)),
+        // An entry that was dequeued before its session is removed is counted once, and one of the same transaction not
+        // at all.
+        (fan_out(1, 3), vec![dequeued(1, 101, 1), removed(1)], (1, 1)),
+        (fan_out(1, 3), vec![removed(1), removed(1), removed(2)], (1, 0)),
+        (fan_out(1, 3), vec![queued(1, 104, 1), removed(1)], (1, 1)),
+        (fan_out(1, 3), vec![queued(1, 104, 1), dequeued(1, 104, 1), removed(1)], (1, 1)),
+        (fan_out(1, 3), vec![removed(1), queued(1, 104, 1)], (1, 1)),
+        (fan_out(1, 1), vec![queued(2, 102, 1), removed(1)], (1, 0)),
+        (fan_out(1, 1), vec![removed(1), queued(2, 102, 1)], (1, 0)),
+        // Handed on, in whatever order.
+        (fan_out(1, 1), vec![dequeued(1, 101, 1), queued(2, 102, 1)], (1, 0)),
+        // A row that is written again is one row.
+        (fan_out(1, 1), vec![queued(1, 101, 1)], (1, 0)),
+        (fan_out(1, 1), vec![queued(1, 101, 1), dequeued(1, 101, 1)], (0, 0)),
+    ] {
+        let mut tables = Tables::new();
+        tables.write(&before);
+        tables.write(&then);
+        let rows = tables.rows();
+        let of = |name| rows.iter().filter(|(table, ..)| *table == name).count();
+        assert_eq!((of("messages"), of("references")), left, "{then:?}");
+        tables.write(&[removed(1), removed(2), removed(3)]);
+        assert_eq!(tables.rows(), nothing, "{then:?}, and then all go");
+    }
+}
+
+#[test]
+fn what_came_and_went_within_a_transaction_leaves_nothing_to_write() {
+    let changes = fan_out(7, 3).into_iter().chain([dequeued(1, 701, 7), dequeued(3, 703, 7), dequeued(2, 702, 7)]);
+    let mut batch = Batch::new(100);
+    changes.for_each(|change| batch.push(change));
+    assert!(batch.is_empty());
+    batch.push(dequeued(1, 100, 7));
+    assert!(!batch.is_empty());
 }
 
 proptest! {
@@ -104,12 +167,12 @@ proptest! {
     fn coalescing_gives_the_same_tables_as_applying_one_by_one(steps in steps(300), lengths in vec(any::<u8>(), 1..8)) {
         let changes = changes(&steps);
         let mut one_by_one = Tables::new();
-        changes.iter().for_each(|change| one_by_one.write_naively(change));
+        changes.iter().for_each(|part| one_by_one.write_naively(part));
         let mut coalesced = Tables::new();
         groups(changes.clone(), &lengths).iter().for_each(|group| coalesced.write(group));
         prop_assert_eq!(coalesced.rows(), one_by_one.rows());
         let mut at_once = Tables::new();
-        at_once.write(&changes);
+        at_once.write(&changes.concat());
         prop_assert_eq!(at_once.rows(), one_by_one.rows());
     }
 }
@@ -124,7 +187,7 @@ proptest! {
         let after = before.split_off(stop.min(before.len()));
         let mut model = Model::default();
         for part in [before, after] {
-            part.iter().for_each(|change| model.apply(change));
+            part.iter().flatten().for_each(|change| model.apply(change));
             commit_and_close(open(directory.path()), groups(part, &lengths));
             model.check(&open(directory.path()));
         }

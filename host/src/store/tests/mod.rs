@@ -1,25 +1,30 @@
 //! Tests of the store at its door: what is handed over comes back, whatever happens in between.
 //!
-//! `model.rs` is a naive store in memory that the real one is compared with; `equivalence.rs` compares them over random
-//! changes, `crash.rs` over power cuts and kills, `refusal.rs` looks at directories that are not to be opened.
+//! `model.rs` says what should be there; `equivalence.rs` compares that with what is over random changes, `crash.rs` over
+//! power cuts and kills, `recovery.rs` over disks that fail and work again. `loads.rs` reads queues back, `refusal.rs`
+//! looks at directories that are not to be opened, `versions.rs` at what earlier programs wrote.
 
 mod crash;
 mod equivalence;
+mod loads;
 mod model;
+mod recovery;
 mod refusal;
+mod versions;
 
 use std::num::NonZeroU16;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
 use vespiary_core::event::{
-    Change, ChangeNumber, DeadLetter, PacketId, PluginName, QueueEntry, RetainHandling, Revision, Sequence, SessionId,
-    SessionRecord, StateWrite, SubscriptionOptions, Will,
+    Change, ChangeNumber, DeadLetter, LoadTicket, LoadedEntry, PacketId, PluginName, QueueEntry, RetainHandling,
+    Revision, Sequence, SessionId, SessionRecord, ShareNumber, StateWrite, SubscriptionOptions, SubscriptionRecord,
+    Will,
 };
 use vespiary_core::message::{Message, MessageId, MessageProperties, Qos, Timestamp};
 use vespiary_core::topic::{Topic, TopicFilter};
 
-use super::{Durability, Opened, Store, StoreError, StoreOptions};
+use super::{Durability, LoadRequest, Opened, Store, StoreError, StoreOptions};
 use model::Model;
 
 fn open(directory: &Path) -> Opened {
@@ -34,20 +39,48 @@ fn commit_and_close(opened: Opened, groups: impl IntoIterator<Item = Vec<Change>
         opened.store.commit(&mut group, ChangeNumber(last));
         assert!(group.is_empty());
     }
-    opened.store.close();
+    opened.store.close().unwrap();
     assert_eq!(opened.store.durable(), ChangeNumber(last));
     assert_eq!(opened.store.backlog_bytes(), 0);
 }
 
-/// Waits until a number is durable, or a commit failed.
+/// Waits until a number is durable, or a commit failed for good.
 fn wait(store: &Store, number: ChangeNumber) -> Durability {
+    wait_until(store, |durability| match durability {
+        Durability::UpTo(durable) => *durable >= number,
+        Durability::Failing(_) => false,
+        Durability::Failed(_) => true,
+    })
+}
+
+fn wait_until(store: &Store, condition: impl FnMut(&Durability) -> bool) -> Durability {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let mut watch = store.watch();
-    let waited = runtime.block_on(watch.wait_for(|durability| match durability {
-        Durability::UpTo(durable) => *durable >= number,
-        Durability::Failed(_) => true,
-    }));
-    waited.unwrap().clone()
+    runtime.block_on(watch.wait_for(condition)).unwrap().clone()
+}
+
+/// Reads the queues of all these sessions in parts, until a part is empty.
+fn load_all(store: &Store, sessions: &[SessionId], max: usize, max_bytes: usize) -> Vec<Vec<Vec<LoadedEntry>>> {
+    let (sender, receiver) = mpsc::channel();
+    store.answer_loads(Box::new(move |ticket, entries| sender.send((ticket, entries)).unwrap()));
+    let ask = |index: usize, after| {
+        let (ticket, session, change) = (LoadTicket(index as u64), sessions[index], ChangeNumber(0));
+        store.load(LoadRequest { ticket, session, after, max, max_bytes, change });
+    };
+    let mut loaded = vec![Vec::new(); sessions.len()];
+    (0..sessions.len()).for_each(|index| ask(index, Sequence(0)));
+    let mut under_way = sessions.len();
+    while under_way > 0 {
+        let (LoadTicket(index), entries) = receiver.recv().unwrap();
+        store.load_taken();
+        let entries = entries.expect("queues can be read");
+        match entries.last() {
+            Some(last) => ask(index as usize, last.sequence),
+            None => under_way -= 1,
+        }
+        loaded[index as usize].push(entries);
+    }
+    loaded
 }
 
 fn packet_id(number: u16) -> PacketId {
@@ -100,7 +133,13 @@ fn entry(message: u64) -> QueueEntry {
         retain: false,
         subscription_identifiers: None,
         packet_id: None,
+        share: None,
+        weight: 5,
     }
+}
+
+fn subscription(options: SubscriptionOptions) -> SubscriptionRecord {
+    SubscriptionRecord { options, identifier: None, share: None }
 }
 
 fn state(session: u64, key: &str, value: Option<&[u8]>) -> Change {
@@ -132,7 +171,10 @@ fn one_of_each() -> Vec<Change> {
         retain: true,
         subscription_identifiers: Some([7, 268_435_455].into()),
         packet_id: Some(packet_id(65_535)),
+        share: Some(ShareNumber(packet_id(3))),
+        weight: 1_000_000,
     };
+    let subscription = SubscriptionRecord { options, identifier: Some(7), share: Some(ShareNumber(packet_id(3))) };
     let letter = DeadLetter {
         content: Arc::new(message_with_everything()),
         reason: "the reading is no number".into(),
@@ -144,12 +186,12 @@ fn one_of_each() -> Vec<Change> {
         Change::IdentifiersReserved { below: 1_000 },
         Change::PluginActivated { plugin: PluginName("health".into()), session: inbox, revision: revision(1) },
         Change::SessionStored { session: client, record: Box::new(record) },
-        Change::Subscribed { session: client, filter, options, identifier: Some(7) },
+        Change::Subscribed { session: client, filter, subscription },
         Change::MessageStored { message: MessageId(10), content: Arc::new(message_with_everything()) },
         Change::MessageStored { message: MessageId(11), content: Arc::new(message("a", b"")) },
-        Change::Queued { session: client, sequence: Sequence(20), entry: full_entry },
-        Change::Released { session: client, sequence: Sequence(20) },
         Change::Queued { session: client, sequence: Sequence(21), entry: entry(11) },
+        Change::Queued { session: inbox, sequence: Sequence(20), entry: full_entry },
+        Change::Released { session: inbox, sequence: Sequence(20) },
         Change::Queued { session: inbox, sequence: Sequence(22), entry: entry(11) },
         Change::Received { session: client, packet_id: packet_id(1) },
         Change::Retained { message: Arc::new(message_with_everything()) },
@@ -166,15 +208,19 @@ fn every_kind_of_change_comes_back_after_a_restart() {
     assert_eq!(opened.changes, []);
     commit_and_close(opened, [additions.clone()]);
 
-    let mut model = Model::default();
-    additions.iter().for_each(|change| model.apply(change));
     let opened = open(directory.path());
-    model.check(&opened);
-    // The additions are in the documented order already, but for state, which does not come back as a change.
+    Model::of(&additions).check(&opened);
+    // The additions are in the documented order already, but for state, which does not come back as a change, and the
+    // queue of a client.
     let kinds = |changes: &[Change]| changes.iter().map(std::mem::discriminant).collect::<Vec<_>>();
-    let expected: Vec<_> =
-        additions.into_iter().filter(|change| !matches!(change, Change::StateWritten { .. })).collect();
-    assert_eq!(kinds(&opened.changes), kinds(&expected));
+    let kept = Change::QueueKept { session: SessionId(1), messages: 1, bytes: 5 };
+    let as_kept = |change| match change {
+        Change::Queued { session: SessionId(1), .. } => kept.clone(),
+        other => other,
+    };
+    let expected = additions.into_iter().filter(|change| !matches!(change, Change::StateWritten { .. }));
+    assert_eq!(kinds(&opened.changes), kinds(&expected.map(as_kept).collect::<Vec<_>>()));
+    assert!(opened.changes.contains(&kept));
 }
 
 #[test]
@@ -186,8 +232,7 @@ fn every_kind_of_change_that_takes_away_takes_away() {
     let removals = vec![
         Change::Unsubscribed { session: client, filter: TopicFilter::parse("assets/+/#").unwrap() },
         Change::Sent { session: client, sequence: Sequence(21), packet_id: packet_id(9) },
-        Change::Dequeued { session: client, sequence: Sequence(20) },
-        Change::MessageReleased { message: MessageId(10) },
+        Change::Dequeued { session: inbox, sequence: Sequence(20), message: MessageId(10) },
         Change::ReceivedReleased { session: client, packet_id: packet_id(1) },
         Change::RetainedCleared { topic: Topic::parse("assets/ü/vibration").unwrap() },
         state(2, "pump-1", None),
@@ -195,19 +240,13 @@ fn every_kind_of_change_that_takes_away_takes_away() {
         Change::PluginRemoved { plugin: PluginName("health".into()) },
         Change::SessionRemoved { session: inbox },
     ];
-    let mut model = Model::default();
-    one_of_each().iter().chain(&removals).for_each(|change| model.apply(change));
+    let model = Model::of(one_of_each().iter().chain(&removals));
     commit_and_close(open(directory.path()), [removals]);
     let opened = open(directory.path());
     model.check(&opened);
-    assert_eq!(
-        opened.changes[3..],
-        [Change::Queued {
-            session: client,
-            sequence: Sequence(21),
-            entry: QueueEntry { packet_id: Some(packet_id(9)), ..entry(11) }
-        }]
-    );
+    assert_eq!(opened.changes[2..], [Change::QueueKept { session: client, messages: 1, bytes: 5 }]);
+    let left = load_all(&opened.store, &[client], 9, 9_999).remove(0).remove(0);
+    assert_eq!(left[0].entry, QueueEntry { packet_id: Some(packet_id(9)), ..entry(11) });
 }
 
 #[test]
@@ -237,14 +276,16 @@ fn removing_a_session_takes_all_that_is_under_it_and_nothing_else() {
             state(session, "", Some(b"")),
             state(session, "\u{10ffff}", Some(b"x")),
         ];
-        for number in [0, 1, 2, 3, 500, u64::MAX] {
+        let content = Arc::new(message("a", b""));
+        group.push(Change::MessageStored { message: MessageId(session), content });
+        for number in [1, 2, 3, 500, u64::MAX] {
             let sequence = Sequence(number);
-            group.push(Change::Queued { session: id, sequence, entry: entry(1) });
+            group.push(Change::Queued { session: id, sequence, entry: entry(session) });
             group.push(Change::DeadLettered { session: id, sequence, letter: letter.clone() });
         }
         for filter in ["#", "a", "\u{10ffff}"] {
             let filter = TopicFilter::parse(filter).unwrap();
-            group.push(Change::Subscribed { session: id, filter, options, identifier: None });
+            group.push(Change::Subscribed { session: id, filter, subscription: subscription(options) });
         }
         groups.push(group);
     }
@@ -337,17 +378,16 @@ fn what_comes_and_goes_within_a_group_costs_no_commit() {
         Change::MessageStored { message: MessageId(1), content: Arc::new(message("a", b"x")) },
         Change::Queued { session: SessionId(1), sequence: Sequence(2), entry: entry(1) },
         Change::Sent { session: SessionId(1), sequence: Sequence(2), packet_id: packet_id(1) },
-        Change::Dequeued { session: SessionId(1), sequence: Sequence(2) },
-        Change::MessageReleased { message: MessageId(1) },
+        Change::Dequeued { session: SessionId(1), sequence: Sequence(2), message: MessageId(1) },
     ];
-    store.commit(&mut changes, ChangeNumber(5));
-    assert_eq!(wait(&store, ChangeNumber(5)), Durability::UpTo(ChangeNumber(5)));
-    assert_eq!((store.commits().commits, store.commits().changes), (0, 5));
+    store.commit(&mut changes, ChangeNumber(4));
+    assert_eq!(wait(&store, ChangeNumber(4)), Durability::UpTo(ChangeNumber(4)));
+    assert_eq!((store.commits().commits, store.commits().changes), (0, 4));
 
-    store.commit(&mut vec![state(1, "k", Some(b"v"))], ChangeNumber(6));
-    wait(&store, ChangeNumber(6));
+    store.commit(&mut vec![state(1, "k", Some(b"v"))], ChangeNumber(5));
+    wait(&store, ChangeNumber(5));
     let commits = store.commits();
-    assert_eq!((commits.commits, commits.changes), (1, 6));
+    assert_eq!((commits.commits, commits.changes, commits.failures), (1, 5, 0));
     assert!(!commits.last.is_zero() && commits.last == commits.mean && commits.last == commits.max);
 }
 
@@ -356,8 +396,8 @@ fn a_closed_store_takes_nothing_and_gives_the_directory_back() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path()).store;
     store.commit(&mut vec![state(1, "k", Some(b"v"))], ChangeNumber(1));
-    store.close();
-    store.close();
+    store.close().unwrap();
+    store.close().unwrap();
     assert_eq!(store.durable(), ChangeNumber(1));
     let mut late = vec![state(1, "k", None)];
     store.commit(&mut late, ChangeNumber(2));

@@ -1,81 +1,53 @@
-//! A naive store in memory, and random sequences of changes that a broker could make.
+//! What the store should hold, by the core's own ledger, and random sequences of changes that a broker could make.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU16;
 use std::sync::Arc;
 
-use super::{entry, message, message_with_everything, packet_id, revision, state};
-use crate::store::Opened;
-use crate::store::tables::REVISIONS_KEPT;
+use redb::{ReadableDatabase, ReadableTable};
+
+use super::{entry, load_all, message, message_with_everything, packet_id, revision, state};
+use crate::store::record::QueueRow;
+use crate::store::tables::{MESSAGES, QUEUE, REFERENCES, REVISIONS_KEPT};
+use crate::store::{Opened, Store};
+use vespiary_core::Ledger;
 use vespiary_core::event::{
-    Change, DeadLetter, PacketId, PluginName, QueueEntry, RetainHandling, Revision, Sequence, SessionId, SessionRecord,
-    SubscriptionOptions, Will,
+    Change, DeadLetter, LoadedEntry, PluginName, QueueEntry, RetainHandling, Revision, Sequence, SessionId,
+    SessionRecord, ShareNumber, SubscriptionOptions, SubscriptionRecord, Will,
 };
 use vespiary_core::message::{Message, MessageId, Qos, Timestamp};
-use vespiary_core::topic::{Topic, TopicFilter};
+use vespiary_core::topic::TopicFilter;
 
-/// What the store should hold.
+/// What the store should hold. Beside the ledger it keeps what no ledger is asked for, and what there is to choose from.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Model {
-    below: Option<u64>,
-    plugins: BTreeMap<PluginName, (SessionId, Revision)>,
+    ledger: Ledger,
+    plugins: BTreeMap<PluginName, SessionId>,
     revisions: BTreeMap<(PluginName, u32), Revision>,
-    sessions: BTreeMap<SessionId, Box<SessionRecord>>,
-    subscriptions: BTreeMap<(SessionId, TopicFilter), (SubscriptionOptions, Option<u32>)>,
-    messages: BTreeMap<MessageId, Arc<Message>>,
-    queue: BTreeMap<(SessionId, Sequence), (QueueEntry, bool)>,
-    received: BTreeSet<(SessionId, PacketId)>,
-    retained: BTreeMap<Topic, Arc<Message>>,
+    sessions: BTreeMap<SessionId, ()>,
+    queue: BTreeMap<(SessionId, Sequence), MessageId>,
     state: BTreeMap<(SessionId, String), Box<[u8]>>,
     dead_letters: BTreeMap<(SessionId, Sequence), DeadLetter>,
 }
 
 impl Model {
+    /// The model of all of these.
+    pub(super) fn of<'a>(changes: impl IntoIterator<Item = &'a Change>) -> Self {
+        let mut model = Self::default();
+        changes.into_iter().for_each(|change| model.apply(change));
+        model
+    }
+
     pub(super) fn apply(&mut self, change: &Change) {
+        self.ledger.apply(change.clone());
         match change.clone() {
-            Change::IdentifiersReserved { below } => self.below = Some(below),
-            Change::SessionStored { session, record } => {
-                self.sessions.insert(session, record);
-            }
+            Change::SessionStored { session, .. } => drop(self.sessions.insert(session, ())),
             Change::SessionRemoved { session } => self.remove_session(session),
-            Change::Subscribed { session, filter, options, identifier } => {
-                self.subscriptions.insert((session, filter), (options, identifier));
-            }
-            Change::Unsubscribed { session, filter } => {
-                self.subscriptions.remove(&(session, filter));
-            }
-            Change::MessageStored { message, content } => {
-                self.messages.insert(message, content);
-            }
-            Change::MessageReleased { message } => {
-                self.messages.remove(&message);
-            }
             Change::Queued { session, sequence, entry } => {
-                self.queue.insert((session, sequence), (entry, false));
+                self.queue.insert((session, sequence), entry.message);
             }
-            Change::Sent { session, sequence, packet_id } => {
-                if let Some((entry, _)) = self.queue.get_mut(&(session, sequence)) {
-                    entry.packet_id = Some(packet_id);
-                }
-            }
-            Change::Released { session, sequence } => {
-                if let Some((_, released)) = self.queue.get_mut(&(session, sequence)) {
-                    *released = true;
-                }
-            }
-            Change::Dequeued { session, sequence } => {
+            Change::Dequeued { session, sequence, .. } => {
                 self.queue.remove(&(session, sequence));
-            }
-            Change::Received { session, packet_id } => {
-                self.received.insert((session, packet_id));
-            }
-            Change::ReceivedReleased { session, packet_id } => {
-                self.received.remove(&(session, packet_id));
-            }
-            Change::Retained { message } => {
-                self.retained.insert(message.topic.clone(), message);
-            }
-            Change::RetainedCleared { topic } => {
-                self.retained.remove(&topic);
             }
             Change::PluginActivated { plugin, session, revision } => self.activate(plugin, session, revision),
             Change::PluginRemoved { plugin } => {
@@ -95,20 +67,29 @@ impl Model {
             Change::DeadLetterDropped { session, sequence } => {
                 self.dead_letters.remove(&(session, sequence));
             }
+            Change::IdentifiersReserved { .. }
+            | Change::Subscribed { .. }
+            | Change::Unsubscribed { .. }
+            | Change::MessageStored { .. }
+            | Change::Sent { .. }
+            | Change::Released { .. }
+            | Change::QueueKept { .. }
+            | Change::Received { .. }
+            | Change::ReceivedReleased { .. }
+            | Change::Retained { .. }
+            | Change::RetainedCleared { .. } => {}
         }
     }
 
     fn remove_session(&mut self, session: SessionId) {
         self.sessions.remove(&session);
-        self.subscriptions.retain(|(of, _), _| *of != session);
         self.queue.retain(|(of, _), _| *of != session);
-        self.received.retain(|(of, _)| *of != session);
         self.state.retain(|(of, _), _| *of != session);
         self.dead_letters.retain(|(of, _), _| *of != session);
     }
 
     fn activate(&mut self, plugin: PluginName, session: SessionId, revision: Revision) {
-        self.plugins.insert(plugin.clone(), (session, revision.clone()));
+        self.plugins.insert(plugin.clone(), session);
         let active = revision.number;
         self.revisions.insert((plugin.clone(), active), revision);
         loop {
@@ -122,50 +103,29 @@ impl Model {
         }
     }
 
-    /// What an open store should give back, in the documented order.
-    fn changes(&self) -> Vec<Change> {
-        let mut changes = Vec::new();
-        changes.extend(self.below.map(|below| Change::IdentifiersReserved { below }));
-        for (plugin, (session, revision)) in self.plugins.clone() {
-            changes.push(Change::PluginActivated { plugin, session, revision });
-        }
-        for (session, record) in self.sessions.clone() {
-            changes.push(Change::SessionStored { session, record });
-        }
-        for ((session, filter), (options, identifier)) in self.subscriptions.clone() {
-            changes.push(Change::Subscribed { session, filter, options, identifier });
-        }
-        for (message, content) in self.messages.clone() {
-            changes.push(Change::MessageStored { message, content });
-        }
-        for ((session, sequence), (entry, released)) in self.queue.clone() {
-            changes.push(Change::Queued { session, sequence, entry });
-            changes.extend(released.then_some(Change::Released { session, sequence }));
-        }
-        for (session, packet_id) in self.received.clone() {
-            changes.push(Change::Received { session, packet_id });
-        }
-        for message in self.retained.values().cloned() {
-            changes.push(Change::Retained { message });
-        }
-        for ((session, sequence), mut letter) in self.dead_letters.clone() {
-            letter.content = Arc::new(Message { payload: [].into(), properties: None, ..(*letter.content).clone() });
-            changes.push(Change::DeadLettered { session, sequence, letter });
-        }
-        changes
-    }
-
     /// Checks that a store that was just opened holds what this model does.
     #[track_caller]
     pub(super) fn check(&self, opened: &Opened) {
-        assert_eq!(opened.changes, self.changes());
+        let mut restored = Ledger::default();
+        opened.changes.iter().for_each(|change| restored.apply(change.clone()));
+        assert_same(&restored.changes(), &self.ledger.changes());
+        assert_same(&restored.dead_letters(), &self.dead_letters_without_content());
+        self.check_store(&opened.store);
+    }
+
+    /// Checks that a store in which all is durable holds what this model does.
+    #[track_caller]
+    pub(super) fn check_store(&self, store: &Store) {
+        assert_eq!(store.stored_messages().unwrap(), self.ledger.messages() as u64);
+        check_references(store);
+        self.check_queues(store);
         let with_state = self.state.keys().map(|(session, _)| *session);
         let with_letters = self.dead_letters.keys().map(|(session, _)| *session);
         let mut sessions: BTreeSet<SessionId> = with_state.chain(with_letters).collect();
         // Some that should have nothing.
         sessions.extend((0..8).map(SessionId));
         for session in sessions {
-            let state = opened.store.snapshot(session).unwrap().scan("", None, usize::MAX).unwrap();
+            let state = store.snapshot(session).unwrap().scan("", None, usize::MAX).unwrap();
             let expected: Vec<_> = self
                 .state
                 .iter()
@@ -173,7 +133,7 @@ impl Model {
                 .map(|((_, key), value)| (key.clone(), value.to_vec()))
                 .collect();
             assert_eq!(state, expected, "state of {session:?}");
-            let letters = opened.store.dead_letters(session, usize::MAX).unwrap();
+            let letters = store.dead_letters(session, usize::MAX).unwrap();
             let expected: Vec<_> = self
                 .dead_letters
                 .iter()
@@ -183,10 +143,37 @@ impl Model {
             assert_eq!(letters, expected, "dead letters of {session:?}");
         }
         for plugin in self.plugins.keys() {
-            let history = opened.store.plugin_history(plugin).unwrap();
+            let history = store.plugin_history(plugin).unwrap();
             let kept = self.revisions.iter().filter(|((name, _), _)| name == plugin).rev();
             assert_eq!(history, kept.map(|(_, revision)| revision.clone()).collect::<Vec<_>>());
         }
+    }
+
+    /// All queues, read in parts and compared part by part.
+    #[track_caller]
+    fn check_queues(&self, store: &Store) {
+        let sessions: BTreeSet<SessionId> = self.queue.keys().map(|(session, _)| *session).collect();
+        let sessions: Vec<SessionId> = sessions.into_iter().chain([SessionId(u64::MAX)]).collect();
+        for (max, max_bytes) in [(3, usize::MAX), (usize::MAX, 1_000)] {
+            let loaded = load_all(store, &sessions, max, max_bytes);
+            for (session, parts) in sessions.iter().zip(loaded) {
+                let mut after = Sequence(0);
+                for part in parts {
+                    let expected: Vec<LoadedEntry> = self.ledger.load(*session, after, max, max_bytes);
+                    assert_eq!(part, expected, "queue of {session:?} after {after:?}");
+                    after = part.last().map_or(after, |last| last.sequence);
+                }
+            }
+        }
+    }
+
+    fn dead_letters_without_content(&self) -> Vec<Change> {
+        let mut letters = self.ledger.dead_letters();
+        for change in &mut letters {
+            let Change::DeadLettered { letter, .. } = change else { unreachable!("a dead letter") };
+            letter.content = Arc::new(Message { payload: [].into(), properties: None, ..(*letter.content).clone() });
+        }
+        letters
     }
 
     /// Any element of a map by a number.
@@ -194,30 +181,25 @@ impl Model {
         map.keys().nth(usize::from(number) % map.len().max(1)).cloned()
     }
 
-    /// The change that a random step stands for, if there is one now. `next` is an identifier not used before.
-    pub(super) fn step(&self, (kind, a, b): Step, next: u64) -> Option<Change> {
+    /// The changes that a random step stands for, which belong together; none if they cannot be now. From `next` on there
+    /// are ten identifiers that were not used before.
+    fn step(&self, (kind, a, b): Step, next: u64) -> Vec<Change> {
+        self.change((kind % KINDS, a, b), next)
+            .map(|change| vec![change])
+            .or_else(|| self.removal((kind % KINDS, a)))
+            .or_else(|| self.delivery((kind % KINDS, a, b), next))
+            .unwrap_or_default()
+    }
+
+    fn change(&self, (kind, a, b): Step, next: u64) -> Option<Change> {
         let session = Self::pick(&self.sessions, a);
         let queued = || Self::pick(&self.queue, b);
-        Some(match kind % KINDS {
+        Some(match kind {
             0 => Change::IdentifiersReserved { below: next + 100 },
             1 => Change::SessionStored { session: SessionId(next), record: record(a, b) },
             2 => Change::SessionStored { session: session?, record: record(a, b) },
-            3 if a.is_multiple_of(4) => Change::SessionRemoved { session: session? },
-            4 => Change::Subscribed {
-                session: session?,
-                filter: filter(b),
-                options: options(a, b),
-                identifier: (b > 99).then_some(u32::from(b)),
-            },
+            4 => Change::Subscribed { session: session?, filter: filter(b), subscription: subscription(a, b) },
             5 => Change::Unsubscribed { session: session?, filter: filter(b) },
-            6 | 7 => Change::MessageStored { message: MessageId(next), content: content(a, b) },
-            8 => Change::MessageReleased { message: Self::pick(&self.messages, a)? },
-            9..=12 => {
-                let message = Self::pick(&self.messages, b)?.0;
-                let packet_id = (a > 200).then(|| packet_id(u16::from(a)));
-                let entry = QueueEntry { packet_id, ..entry(message) };
-                Change::Queued { session: session?, sequence: Sequence(next), entry }
-            }
             13 => {
                 let (session, sequence) = queued()?;
                 Change::Sent { session, sequence, packet_id: packet_id(u16::from(a) + 1) }
@@ -228,21 +210,22 @@ impl Model {
             }
             15..=17 => {
                 let (session, sequence) = queued()?;
-                Change::Dequeued { session, sequence }
+                Change::Dequeued { session, sequence, message: self.queue[&(session, sequence)] }
             }
             18 => Change::Received { session: session?, packet_id: packet_id(u16::from(b % 8) + 1) },
             19 => Change::ReceivedReleased { session: session?, packet_id: packet_id(u16::from(b % 8) + 1) },
             20 => Change::Retained { message: content(a, b) },
             21 => Change::RetainedCleared { topic: content(a, b).topic.clone() },
-            22 => Change::PluginActivated {
-                plugin: plugin(a),
-                session: session?,
-                revision: revision(1 + u32::from(b) % 24),
-            },
+            22 => {
+                let plugin = plugin(a);
+                let free = session.filter(|session| !self.plugins.values().any(|used| used == session));
+                let session = self.plugins.get(&plugin).copied().or(free)?;
+                Change::PluginActivated { plugin, session, revision: revision(1 + u32::from(b) % 24) }
+            }
             23 if b.is_multiple_of(8) => Change::PluginRemoved { plugin: plugin(a) },
             24..=27 => {
                 let value = [a, b].repeat(usize::from(b) * 8);
-                state(session?.0, &format!("key/{}", b % 16), (kind % KINDS < 27).then_some(&value))
+                state(session?.0, &format!("key/{}", b % 16), (kind < 27).then_some(&value))
             }
             28 => Change::DeadLettered { session: session?, sequence: Sequence(next), letter: letter(a, b) },
             29 => {
@@ -252,6 +235,79 @@ impl Model {
             _ => return None,
         })
     }
+
+    /// A session that ends, with the plugin whose inbox it is.
+    fn removal(&self, (kind, a): (u8, u8)) -> Option<Vec<Change>> {
+        let session = Self::pick(&self.sessions, a).filter(|_| kind == 3 && a.is_multiple_of(4))?;
+        let plugins = self.plugins.iter().filter(|(_, inbox)| **inbox == session);
+        let mut changes: Vec<Change> =
+            plugins.map(|(plugin, _)| Change::PluginRemoved { plugin: plugin.clone() }).collect();
+        changes.push(Change::SessionRemoved { session });
+        Some(changes)
+    }
+
+    /// A message that goes into queues: a new one into one or several, or one that is in a queue into another, which it
+    /// may leave the first for.
+    fn delivery(&self, (kind, a, b): Step, next: u64) -> Option<Vec<Change>> {
+        let into = |message: MessageId, offset: u64| {
+            let session = Self::pick(&self.sessions, a.wrapping_add(offset as u8))?;
+            let packet_id = (a > 200).then(|| packet_id(u16::from(a)));
+            let share = NonZeroU16::new(u16::from(b % 3)).map(ShareNumber);
+            let entry = QueueEntry { packet_id, share, weight: u32::from(b), ..entry(message.0) };
+            Some(Change::Queued { session, sequence: Sequence(next + offset), entry })
+        };
+        match kind {
+            6..=9 => {
+                let message = MessageId(next);
+                let mut changes = vec![Change::MessageStored { message, content: content(a, b) }];
+                for offset in 1..=u64::from(b % 4) + 1 {
+                    changes.push(into(message, offset)?);
+                }
+                Some(changes)
+            }
+            10..=12 => {
+                let (session, sequence) = Self::pick(&self.queue, b)?;
+                let message = self.queue[&(session, sequence)];
+                let mut changes = vec![into(message, 1)?];
+                changes.extend((kind == 12).then_some(Change::Dequeued { session, sequence, message }));
+                Some(changes)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Like `assert_eq`, but shows only where the lists begin to differ, and not all of a payload.
+#[track_caller]
+fn assert_same(found: &[Change], expected: &[Change]) {
+    if let Some(at) = (0..found.len().max(expected.len())).find(|&at| found.get(at) != expected.get(at)) {
+        let show = |changes: &[Change]| format!("{:.1000}", format!("{:?}", changes.get(at)));
+        panic!("change {at} is {}, not {}", show(found), show(expected));
+    }
+}
+
+/// Checks that the messages are those that queues refer to, and that they are counted.
+#[track_caller]
+fn check_references(store: &Store) {
+    let mut expected: BTreeMap<u64, u32> = BTreeMap::new();
+    let mut found: BTreeMap<u64, u32> = BTreeMap::new();
+    let read = store.read(|database| {
+        let transaction = database.begin_read().unwrap();
+        for row in transaction.open_table(QUEUE).unwrap().iter().unwrap() {
+            *expected.entry(QueueRow::message(row.unwrap().1.value()).unwrap()).or_default() += 1;
+        }
+        for row in transaction.open_table(MESSAGES).unwrap().iter().unwrap() {
+            found.insert(row.unwrap().0.value(), 1);
+        }
+        for row in transaction.open_table(REFERENCES).unwrap().iter().unwrap() {
+            let (message, count) = row.unwrap();
+            assert!(count.value() > 1, "a count of {} is noted", count.value());
+            assert!(found.insert(message.value(), count.value()).is_some(), "a message that is not there is counted");
+        }
+        Ok(())
+    });
+    read.unwrap();
+    assert_eq!(found, expected);
 }
 
 /// A random change in the making: its kind, and two numbers to choose with.
@@ -259,15 +315,14 @@ pub(super) type Step = (u8, u8, u8);
 
 const KINDS: u8 = 30;
 
-/// The changes that random steps stand for.
-pub(super) fn changes(steps: &[Step]) -> Vec<Change> {
+/// The changes that random steps stand for, in parts that belong together.
+pub(super) fn changes(steps: &[Step]) -> Vec<Vec<Change>> {
     let mut model = Model::default();
     let mut changes = Vec::new();
-    for (&step, next) in steps.iter().zip(1..) {
-        if let Some(change) = model.step(step, next) {
-            model.apply(&change);
-            changes.push(change);
-        }
+    for (&step, next) in steps.iter().zip((1..).map(|number| number * 10)) {
+        let part = model.step(step, next);
+        part.iter().for_each(|change| model.apply(change));
+        changes.extend((!part.is_empty()).then_some(part));
     }
     changes
 }
@@ -286,14 +341,16 @@ fn filter(b: u8) -> TopicFilter {
     TopicFilter::parse(["#", "a/+", "a/b", "+/b", "$SYS/#"][usize::from(b % 5)]).unwrap()
 }
 
-fn options(a: u8, b: u8) -> SubscriptionOptions {
-    SubscriptionOptions {
+fn subscription(a: u8, b: u8) -> SubscriptionRecord {
+    let options = SubscriptionOptions {
         maximum_qos: Qos::from_u8(a % 3).unwrap(),
         no_local: a > 128,
         retain_as_published: b > 128,
         retain_handling: [RetainHandling::AtSubscribe, RetainHandling::IfNew, RetainHandling::Never]
             [usize::from(b % 3)],
-    }
+    };
+    let share = NonZeroU16::new(u16::from(a % 3)).map(ShareNumber);
+    SubscriptionRecord { options, identifier: (b > 99).then_some(u32::from(b)), share }
 }
 
 fn content(a: u8, b: u8) -> Arc<Message> {

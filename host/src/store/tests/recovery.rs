@@ -1,0 +1,273 @@
+//! Disks that fail and work again: what was handed over is on disk in the end, once, and until then nobody is told that
+//! it is.
+
+use std::io::ErrorKind;
+use std::sync::Arc;
+
+use super::model::{Model, changes};
+use super::{entry, message, revision, state, wait, wait_until};
+use crate::store::testing::Disk;
+use crate::store::{Durability, Opened, Store, StoreError};
+use vespiary_core::event::{Change, ChangeNumber, PluginName, Sequence, SessionId};
+use vespiary_core::message::MessageId;
+
+const SESSION: SessionId = SessionId(1);
+
+/// A message in the queues of three sessions, the one before out of one of them, state.
+fn group(number: u64) -> Vec<Change> {
+    let content = Arc::new(message("a/b", &vec![number as u8; 300]));
+    let mut group = vec![Change::MessageStored { message: MessageId(number), content }];
+    for session in 1..=3 {
+        let sequence = Sequence(10 * number + session);
+        group.push(Change::Queued { session: SessionId(session), sequence, entry: entry(number) });
+    }
+    if number > 1 {
+        let (sequence, message) = (Sequence(10 * (number - 1) + number % 3 + 1), MessageId(number - 1));
+        group.push(Change::Dequeued { session: SessionId(number % 3 + 1), sequence, message });
+    }
+    group.push(state(1, "last", Some(&number.to_be_bytes())));
+    group
+}
+
+/// Hands a group over; gives the number of its last change.
+fn commit(store: &Store, last: &mut ChangeNumber, changes: &[Change]) -> ChangeNumber {
+    last.0 += changes.len() as u64;
+    store.commit(&mut changes.to_vec(), *last);
+    *last
+}
+
+fn is_failing(durability: &Durability) -> bool {
+    matches!(durability, Durability::Failing(_))
+}
+
+/// Waits until so many further attempts have failed, or one has succeeded.
+fn wait_for_failures(store: &Store, count: u64) {
+    let before = store.commits().failures;
+    while store.is_failing() && store.commits().failures < before + count {
+        std::thread::yield_now();
+    }
+}
+
+/// What is on the disk after everything was closed.
+#[track_caller]
+fn check(disk: &Disk, data: &std::path::Path, changes: &[Change]) {
+    Model::of(changes).check(&disk.open(data));
+}
+
+/// A revision of a plugin. What history is kept depends on what there was before: done twice, it comes to something else.
+fn activated(number: u32) -> Change {
+    let plugin = PluginName("health".into());
+    Change::PluginActivated { plugin, session: SessionId(9), revision: revision(number) }
+}
+
+#[test]
+fn whatever_operation_fails_its_commit_is_on_disk_once_in_the_end() {
+    let data = tempfile::tempdir().unwrap();
+    let before: Vec<Change> = (1..=4).flat_map(group).chain((5..=14).map(activated)).collect();
+    let failing: Vec<Change> = group(5).into_iter().chain([activated(1), activated(15)]).collect();
+    let after = group(6);
+    let all: Vec<Change> = [before.clone(), failing.clone(), after.clone()].concat();
+    let (mut failed, mut operations) = (true, 0);
+    while failed {
+        let disk = Disk::new();
+        let store = disk.open(data.path()).store;
+        let mut last = ChangeNumber(0);
+        let durable = commit(&store, &mut last, &before);
+        wait(&store, durable);
+        disk.fail_with(operations, [ErrorKind::StorageFull, ErrorKind::Other][operations % 2]);
+        commit(&store, &mut last, &failing);
+        wait_until(&store, |now| is_failing(now) || *now == Durability::UpTo(last));
+        failed = store.is_failing();
+        if failed {
+            assert_eq!(store.durable(), durable);
+        }
+        let waiting = commit(&store, &mut last, &after);
+        disk.mend();
+        assert_eq!(wait(&store, waiting), Durability::UpTo(waiting));
+        assert!(!store.is_failing());
+        Model::of(&all).check_store(&store);
+        store.close().unwrap();
+        drop(store);
+        check(&disk, data.path(), &all);
+        operations += 1;
+    }
+    assert!(operations > 5, "{operations}");
+}
+
+#[test]
+fn a_disk_that_keeps_failing_and_loses_power_meanwhile_loses_and_doubles_nothing() {
+    for seed in 0..30 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let data = tempfile::tempdir().unwrap();
+        let disk = Disk::new();
+        let store = disk.open(data.path()).store;
+        let steps: Vec<_> = (0..300).map(|_| (random.u8(..), random.u8(..), random.u8(..))).collect();
+        let (mut last, mut handed_over) = (ChangeNumber(0), Vec::new());
+        for part in changes(&steps) {
+            commit(&store, &mut last, &part);
+            handed_over.extend(part);
+            if random.u8(0..12) > 0 {
+                continue;
+            }
+            disk.fail_with(random.usize(0..25), [ErrorKind::StorageFull, ErrorKind::Other][random.usize(0..2)]);
+            let written = state(9, "k", Some(&last.0.to_be_bytes()));
+            commit(&store, &mut last, std::slice::from_ref(&written));
+            handed_over.push(written);
+            wait_until(&store, |now| is_failing(now) || *now == Durability::UpTo(last));
+            if store.is_failing() && random.bool() {
+                // A disk that comes back may do so for a moment only.
+                disk.fail_after(random.usize(0..25));
+                wait_for_failures(&store, 1);
+            }
+            disk.fail_after(0);
+            if store.is_failing() && random.bool() {
+                disk.cut_power(&mut random);
+                // The next attempt but one begins after that.
+                wait_for_failures(&store, 2);
+            }
+            disk.mend();
+        }
+        assert_eq!(wait(&store, last), Durability::UpTo(last), "seed {seed}");
+        Model::of(&handed_over).check_store(&store);
+        store.close().unwrap();
+        drop(store);
+        check(&disk, data.path(), &handed_over);
+    }
+}
+
+#[test]
+fn while_it_fails_everybody_is_told_and_what_is_handed_over_is_kept() {
+    let data = tempfile::tempdir().unwrap();
+    let disk = Disk::new();
+    let Opened { store, .. } = disk.open(data.path());
+    let mut last = ChangeNumber(0);
+    let durable = commit(&store, &mut last, &group(1));
+    wait(&store, durable);
+    let before = store.snapshot(SESSION).unwrap();
+    disk.fail_after(0);
+    commit(&store, &mut last, &group(2));
+    let Durability::Failing(reason) = wait_until(&store, is_failing) else { unreachable!("as waited for") };
+    assert!(reason.contains("no storage space"), "{reason}");
+    assert!(store.is_failing());
+    for error in [store.snapshot(SESSION).err(), store.dead_letters(SESSION, 1).err(), store.stored_messages().err()] {
+        let error = error.expect("nothing can be read");
+        assert!(error.is_passing() && error.to_string().contains("no storage space"), "{error}");
+    }
+    let waiting = commit(&store, &mut last, &group(3));
+    assert!(store.backlog_bytes() > 600, "{}", store.backlog_bytes());
+    wait_for_failures(&store, 3);
+    assert_eq!((store.durable(), store.commits().commits), (durable, 1));
+    disk.mend();
+    wait(&store, waiting);
+    assert_eq!((store.is_failing(), store.backlog_bytes()), (false, 0));
+    // What was read before the failure is as it was, or is not there; it is not something else.
+    if let Ok(value) = before.get("last") {
+        assert_eq!(value.as_deref(), Some(&1u64.to_be_bytes()[..]));
+    }
+    let now = store.snapshot(SESSION).unwrap();
+    assert_eq!(now.get("last").unwrap().as_deref(), Some(&3u64.to_be_bytes()[..]));
+}
+
+#[test]
+fn a_disk_that_cannot_be_read_for_a_while_is_read_again_without_a_commit() {
+    let data = tempfile::tempdir().unwrap();
+    let disk = Disk::new();
+    let store = disk.open(data.path()).store;
+    let mut last = ChangeNumber(0);
+    let durable = commit(&store, &mut last, &group(1));
+    wait(&store, durable);
+    drop(store);
+    // Opened anew, so that nothing is in memory but what opening reads.
+    let store = disk.open(data.path()).store;
+    disk.set_unreadable(true);
+    let read = || store.snapshot(SESSION).and_then(|snapshot| snapshot.get("last"));
+    // Reading may still be served from memory; what is certain is that it works afterwards.
+    let _ = read();
+    disk.set_unreadable(false);
+    while read().is_err() {
+        std::thread::yield_now();
+    }
+    assert_eq!(read().unwrap().as_deref(), Some(&1u64.to_be_bytes()[..]));
+}
+
+#[test]
+fn closing_tries_once_more_and_says_what_is_lost() {
+    for mended in [true, false] {
+        let data = tempfile::tempdir().unwrap();
+        let disk = Disk::new();
+        let store = disk.open(data.path()).store;
+        let mut last = ChangeNumber(0);
+        let durable = commit(&store, &mut last, &group(1));
+        wait(&store, durable);
+        disk.fail_after(0);
+        commit(&store, &mut last, &group(2));
+        wait_until(&store, is_failing);
+        commit(&store, &mut last, &group(3));
+        if mended {
+            disk.mend();
+            store.close().unwrap();
+            assert_eq!(store.durable(), last);
+        } else {
+            let Err(error @ StoreError::Lost { changes, .. }) = store.close() else { panic!("nothing can be written") };
+            assert_eq!((changes, store.durable()), (last.0 - durable.0, durable));
+            assert!(error.to_string().contains("no storage space"), "{error}");
+            assert!(matches!(&*store.watch().borrow(), Durability::Failed(_)));
+        }
+        drop(store);
+        disk.mend();
+        let groups = if mended { 3 } else { 1 };
+        check(&disk, data.path(), &(1..=groups).flat_map(group).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn damage_ends_commits_for_good() {
+    let damages: [(&str, &dyn Fn(&Store, &Disk)); 3] = [
+        ("invalid data", &|_, disk| disk.fail_with(0, ErrorKind::InvalidData)),
+        ("row of table queue", &|store, _| {
+            let damaged = store.read(|database| {
+                let transaction = database.begin_write().unwrap();
+                let row = [9, 9, 9];
+                transaction.open_table(crate::store::tables::QUEUE).unwrap().insert((2, 22), row.as_slice()).unwrap();
+                transaction.commit().unwrap();
+                Ok(())
+            });
+            damaged.unwrap();
+        }),
+        ("transaction 2 was on disk", &|store, disk| {
+            // The disk forgets a transaction that it had said is written.
+            let image = disk.image_after_power_cut(&mut fastrand::Rng::with_seed(1));
+            store.commit(&mut group(2), ChangeNumber(11));
+            wait(store, ChangeNumber(11));
+            disk.fail_after(0);
+            disk.replace(image);
+        }),
+    ];
+    for (expected, damage) in damages {
+        let data = tempfile::tempdir().unwrap();
+        let disk = Disk::new();
+        let store = disk.open(data.path()).store;
+        store.commit(&mut group(1), ChangeNumber(5));
+        wait(&store, ChangeNumber(5));
+        damage(&store, &disk);
+        let durable = store.durable();
+        let mut marked = group(3);
+        let sequence = Sequence(22);
+        marked.push(Change::Released { session: SessionId(2), sequence });
+        store.commit(&mut marked, ChangeNumber(20));
+        mend_when_noticed(&store, &disk);
+        let Durability::Failed(reason) = wait(&store, ChangeNumber(20)) else { panic!("{expected}: it was committed") };
+        assert!(reason.contains(expected), "{reason}");
+        assert_eq!((store.durable(), store.backlog_bytes(), store.is_failing()), (durable, 0, true));
+        let mut late = group(4);
+        store.commit(&mut late, ChangeNumber(30));
+        assert!(late.is_empty());
+        assert!(matches!(store.close(), Err(StoreError::Lost { .. })));
+    }
+}
+
+/// Lets the disk work again once it was noticed that it does not.
+fn mend_when_noticed(store: &Store, disk: &Disk) {
+    wait_until(store, |now| !matches!(now, Durability::UpTo(_)));
+    disk.mend();
+}
