@@ -10,7 +10,7 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use vespiary_core::{Limits, Topic, TopicFilter};
+use vespiary_core::{Limits, SharedStrategy, Topic, TopicFilter};
 
 /// Longest Server Reference, so that it fits what nearly every client takes.
 const SERVER_REFERENCE_BYTES: usize = 1024;
@@ -56,6 +56,8 @@ pub struct Mqtt {
     pub keep_alive_maximum_s: u16,
     /// Topic aliases used towards one 5.0 client that takes some, at most; 0: none.
     pub topic_aliases: u16,
+    /// How the member of a shared subscription's group is chosen that gets the next message.
+    pub shared_subscriptions: SharedSelection,
     /// Topic filters that no client may subscribe to, nor to anything that they cover.
     pub denied_subscriptions: Vec<Filter>,
     /// Where a 5.0 client is sent when the broker is full or stops.
@@ -96,6 +98,14 @@ pub struct BrokerLimits {
     pub queued_messages: Option<usize>,
     /// See [`Limits::queued_bytes`].
     pub queued_bytes: Option<usize>,
+    /// See [`Limits::window_messages`].
+    pub window_messages: Option<usize>,
+    /// See [`Limits::window_bytes`].
+    pub window_bytes: Option<usize>,
+    /// See [`Limits::buffered_messages`].
+    pub buffered_messages: Option<usize>,
+    /// See [`Limits::buffered_bytes`].
+    pub buffered_bytes: Option<usize>,
     /// See [`Limits::inflight_messages`].
     pub inflight_messages: Option<u16>,
     /// See [`Limits::receive_maximum`].
@@ -151,6 +161,32 @@ pub struct Plugins {
     pub write_bytes_per_call: usize,
     /// Log lines a second; more are dropped and counted.
     pub log_lines_per_s: u32,
+}
+
+/// How the member of a shared subscription's group is chosen that gets the next message.
+#[derive(Debug, Clone, Copy, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum SharedSelection {
+    /// See [`SharedStrategy::RoundRobin`].
+    #[default]
+    RoundRobin,
+    /// See [`SharedStrategy::Sticky`].
+    Sticky,
+    /// See [`SharedStrategy::Random`].
+    Random,
+    /// See [`SharedStrategy::LeastInFlight`].
+    LeastInFlight,
+}
+
+impl From<SharedSelection> for SharedStrategy {
+    fn from(selection: SharedSelection) -> Self {
+        match selection {
+            SharedSelection::RoundRobin => Self::RoundRobin,
+            SharedSelection::Sticky => Self::Sticky,
+            SharedSelection::Random => Self::Random,
+            SharedSelection::LeastInFlight => Self::LeastInFlight,
+        }
+    }
 }
 
 /// Who decides what a plugin may do.
@@ -294,6 +330,10 @@ impl BrokerLimits {
             subscriptions_per_session: self.subscriptions_per_session.unwrap_or(default.subscriptions_per_session),
             queued_messages: self.queued_messages.unwrap_or(default.queued_messages),
             queued_bytes: self.queued_bytes.unwrap_or(default.queued_bytes),
+            window_messages: self.window_messages.unwrap_or(default.window_messages),
+            window_bytes: self.window_bytes.unwrap_or(default.window_bytes),
+            buffered_messages: self.buffered_messages.unwrap_or(default.buffered_messages),
+            buffered_bytes: self.buffered_bytes.unwrap_or(default.buffered_bytes),
             inflight_messages: self.inflight_messages.unwrap_or(default.inflight_messages),
             receive_maximum: self.receive_maximum.unwrap_or(default.receive_maximum),
             unwritten_bytes: self.unwritten_bytes.unwrap_or(default.unwritten_bytes),
@@ -325,6 +365,7 @@ impl Default for Mqtt {
             connect_timeout_s: 10,
             keep_alive_maximum_s: 0,
             topic_aliases: 32,
+            shared_subscriptions: SharedSelection::default(),
             denied_subscriptions: Vec::new(),
             server_reference: None,
             response_information: None,
@@ -469,6 +510,10 @@ mod tests {
             ),
             ("[plugins]\ngrants = \"all\"\n", "x.toml:2:10: unknown variant `all`"),
             ("[mqtt]\ntopic_aliases = 65536\n", "x.toml:2:17: invalid value: integer `65536`"),
+            (
+                "[mqtt]\nshared_subscriptions = \"any\"\n",
+                "x.toml:2:24: unknown variant `any`, expected one of `round-robin`",
+            ),
             ("[mqtt]\ndenied_subscriptions = [\"a+\"]\n", "x.toml:2:24: \"a+\" is not a topic filter: '+' must be"),
             (
                 "[mqtt]\nserver_reference = \"a:b\"\n",

@@ -436,7 +436,7 @@ mod tests {
 
     #[test]
     fn what_is_dropped_is_counted() {
-        let limits = Limits { unwritten_bytes: 1, queued_messages: 1, ..Limits::default() };
+        let limits = Limits { unwritten_bytes: 1, buffered_messages: 1, ..Limits::default() };
         let (driver, _, _directory) = driver(1, limits);
         let connection = on_worker(0);
         turn(&driver, 0, vec![connect(connection, None), subscribe(connection)]);

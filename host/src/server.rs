@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use vespiary_core::Broker;
+use vespiary_core::{Broker, Limits};
 
 use crate::config::{Config, ConfigError};
 use crate::driver::Driver;
@@ -86,7 +86,7 @@ pub fn start(config: &Config) -> Result<Running, ServeError> {
         Store::open(directory, &StoreOptions { cache_bytes: config.store.cache_bytes, ..StoreOptions::default() })?;
     let store = opened.store;
     let seed = fastrand::u64(..);
-    let limits = config.limits.resolve();
+    let limits = Limits { shared_strategy: config.mqtt.shared_subscriptions.into(), ..config.limits.resolve() };
     let broker = Broker::restore(limits.clone(), seed, opened.changes);
     let runtime = Runtime::new(wasm_limits(config), &directory.join("cache"))?;
     let deployed =

@@ -47,7 +47,7 @@ pub(super) fn explain(about: About, reason: ReasonCode) -> &'static str {
         }
         (About::Publish, ReasonCode::NotAuthorized) => "topics that begin with $ are the broker's own; choose another",
         (About::Subscribe, ReasonCode::QuotaExceeded) => "the session has as many subscriptions as it may have",
-        (About::Subscribe, ReasonCode::NotAuthorized) => "the operator denies this topic filter",
+        (About::Subscribe, ReasonCode::UnspecifiedError) => "the operator denies this topic filter",
         (About::Subscribe, ReasonCode::TopicFilterInvalid) => {
             "the topic filter is malformed: # is the last level, + a whole level, and $share is $share/name/filter"
         }
@@ -117,7 +117,7 @@ mod tests {
             (About::Publish, ReasonCode::QuotaExceeded, "send it again"),
             (About::Subscribe, ReasonCode::QuotaExceeded, "subscriptions"),
             (About::Publish, ReasonCode::NotAuthorized, "begin with $"),
-            (About::Subscribe, ReasonCode::NotAuthorized, "operator"),
+            (About::Subscribe, ReasonCode::UnspecifiedError, "operator"),
             (About::Connection, ReasonCode::NotAuthorized, "may not"),
             (About::step(AcknowledgeStep::Pubrec), ReasonCode::PayloadFormatInvalid, "UTF-8"),
             (About::step(AcknowledgeStep::Pubcomp), ReasonCode::PacketIdentifierNotFound, "no exchange"),

@@ -194,7 +194,7 @@ fn denied_filters_are_refused_without_their_neighbours() {
     v3.expect(&[0x90, 4, 0, 7, 0x80, 1]);
     let (mut v5, _) = served.v5_with("five", &NO_REASONS);
     v5.send(&frame(0x82, &[&[0, 7, 0][..], &filters].concat()));
-    v5.expect(&[0x90, 5, 0, 7, 0, 0x87, 1]);
+    v5.expect(&[0x90, 5, 0, 7, 0, 0x80, 1]);
     for (client, level) in [(&mut v3, 4), (&mut v5, 5)] {
         client.send(&publish(level, 0x30, "test/nosubscribe", 0, b"x"));
         client.expect_silence();

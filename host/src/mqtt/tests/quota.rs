@@ -47,7 +47,7 @@ fn publishes_whose_acknowledgement_waits_for_the_disk_count_at_qos_1_too() {
     v5.send(&frame(0x10, &body));
     v5.packet();
     // From now on no change becomes durable any more.
-    served.driver.store().close();
+    served.driver.store().close().unwrap();
     for packet_id in 1..=3 {
         v5.send(&publish(5, 0x32, "t", packet_id, b""));
         v3.send(&publish(4, 0x32, "t", packet_id, b""));

@@ -39,7 +39,7 @@ impl Inbound {
             if let Ok((filter, _)) = requested
                 && is_denied(filter, terms.denied_subscriptions)
             {
-                *requested = Err(ReasonCode::NotAuthorized);
+                *requested = Err(ReasonCode::UnspecifiedError);
             }
         }
         let subscribe = Box::new(Subscribe { packet_id, identifier, filters });
