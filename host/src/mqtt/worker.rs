@@ -479,7 +479,8 @@ impl Worker {
         if !connection.outgoing.borrow().is_held() {
             return;
         }
-        if self.failing.get() {
+        // It may be over already, which this worker is about to hear.
+        if self.failing.get() && self.driver.store().is_failing() {
             connection.send_away(self);
         } else if !connection.held.replace(true) {
             self.held.borrow_mut().push(connection.clone());
