@@ -222,7 +222,8 @@ fn closing_tries_once_more_and_says_what_is_lost() {
 
 #[test]
 fn damage_ends_commits_for_good() {
-    let damages: [(&str, &dyn Fn(&Store, &Disk)); 3] = [
+    type Damage<'a> = (&'static str, &'a dyn Fn(&Store, &Disk));
+    let damages: [Damage<'_>; 3] = [
         ("invalid data", &|_, disk| disk.fail_with(0, ErrorKind::InvalidData)),
         ("row of table queue", &|store, _| {
             let damaged = store.read(|database| {
