@@ -49,8 +49,8 @@ fn a_full_disk_costs_nothing_that_was_acknowledged_and_the_broker_goes_on_when_t
     }
     check(&broker, &seen)?;
     let log = broker.log();
-    ensure!(log.matches("cannot write to the database").count() == 1, "{log}");
-    ensure!(log.matches("the database can be written to again").count() == 1, "{log}");
+    ensure!(log.matches("the database cannot be used").count() == 1, "{log}");
+    ensure!(log.matches("the database can be used again").count() == 1, "{log}");
     let (status, _) = broker.stop()?;
     ensure!(status.success(), "{status}");
     Ok(())
