@@ -5,6 +5,8 @@
 //! connection's buffer, and writes once per connection. No message hops between threads unless its receiver's
 //! socket is another worker's. Worker 0 accepts, and sees to the broker's deadlines.
 
+mod waiting;
+
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::Future;
@@ -27,7 +29,6 @@ use super::translate::ConnectOptions;
 use super::{MqttOptions, ServeError};
 use crate::clock::wall_clock;
 use crate::driver::Driver;
-use crate::store::Durability;
 
 /// Sockets that wait to be taken over by another worker than the one that accepted them.
 pub(super) const HANDOVER_SOCKETS: usize = 1024;
@@ -247,49 +248,6 @@ impl Worker {
         }
     }
 
-    /// Lets go what has become durable; ends with the reason when the store fails.
-    async fn release(self: Rc<Self>) -> Arc<str> {
-        let mut watch = self.driver.store().watch();
-        loop {
-            let durability = watch.borrow_and_update().clone();
-            match durability {
-                Durability::Failed(reason) => return reason,
-                Durability::Failing(_) => {
-                    self.send_the_held_away();
-                    // The broker hears of it in a turn.
-                    self.driver.wake(self.index).notify_one();
-                }
-                Durability::UpTo(durable) => {
-                    if self.failing.replace(false) {
-                        self.driver.wake(self.index).notify_one();
-                    }
-                    self.durable.set(durable.max(self.durable.get()));
-                    for connection in self.held.take() {
-                        connection.held.set(false);
-                        connection.outgoing.borrow_mut().release(self.durable.get());
-                        connection.flush(&self);
-                        self.list_if_held(&connection);
-                    }
-                    self.resume();
-                }
-            }
-            if watch.changed().await.is_err() {
-                return "the store is closed".into();
-            }
-        }
-    }
-
-    /// Commits fail: closes the connections that wait for one, now and from now on. The others are served on, whatever
-    /// the store is behind with: nothing more is added to that.
-    fn send_the_held_away(&self) {
-        self.failing.set(true);
-        for connection in self.held.take() {
-            connection.held.set(false);
-            connection.send_away(self);
-        }
-        self.read_again();
-    }
-
     /// Looks at all deadlines, now and then.
     async fn sweep(self: Rc<Self>) {
         let mut interval = tokio::time::interval(Duration::from_millis(SWEEP_MS));
@@ -369,9 +327,7 @@ impl Worker {
             connection.flush(self);
             self.list_if_held(&connection);
         }
-        if !self.failing.get() && self.driver.store().backlog_bytes() > self.options.store_backlog_bytes {
-            self.paused.borrow_mut().get_or_insert_default();
-        }
+        self.pause_if_behind();
     }
 
     fn carry_out(&self, effect: &Effect, publishes: &mut Publishes) {
@@ -475,43 +431,7 @@ impl Worker {
         self.slots.borrow().find(id).filter(|connection| connection.takes_packets()).cloned()
     }
 
-    fn list_if_held(&self, connection: &Rc<Connection>) {
-        if !connection.outgoing.borrow().is_held() {
-            return;
-        }
-        // It may be over already, which this worker is about to hear.
-        if self.failing.get() && self.driver.store().is_failing() {
-            connection.send_away(self);
-        } else if !connection.held.replace(true) {
-            self.held.borrow_mut().push(connection.clone());
-        }
-    }
-
     // ------------------------------------------------------------------------------------------ for connections
-
-    /// Whether nothing may be read for now; the task is then woken when that is over.
-    pub(super) fn pauses(&self, context: &Context<'_>) -> bool {
-        match &mut *self.paused.borrow_mut() {
-            None => false,
-            Some(waiting) => {
-                waiting.push(context.waker().clone());
-                true
-            }
-        }
-    }
-
-    fn resume(&self) {
-        let is_behind = self.driver.store().backlog_bytes() > self.options.store_backlog_bytes / 2;
-        if !is_behind {
-            self.read_again();
-        }
-    }
-
-    fn read_again(&self) {
-        if let Some(waiting) = self.paused.take() {
-            waiting.iter().for_each(Waker::wake_by_ref);
-        }
-    }
 
     /// What CONNECT is held to.
     pub(super) fn connect_options(&self) -> ConnectOptions {
