@@ -59,7 +59,7 @@ pub struct CommitStatistics {
     pub mean: Duration,
     /// The longest commit.
     pub max: Duration,
-    /// Commits that failed, further attempts at the same included.
+    /// Commits that failed, further attempts at the same included, and reads for which the database was opened anew.
     pub failures: u64,
 }
 
