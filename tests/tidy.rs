@@ -1,7 +1,8 @@
-//! The repository's own rules, held by a test: floors, file heads, sizes, foreign libraries, reasons.
+//! The repository's own rules, held by a test: floors, file heads, sizes, foreign libraries, reasons, conformance.
 //!
 //! A rule that needs an exception gets a line in a list here; the lists only shrink.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -29,7 +30,7 @@ const CORE_FLOORS: &[&[&str]] = &[
     &["topic", "limits", "key"],
     &["message"],
     &["event"],
-    &["session", "subscriptions", "retained"],
+    &["ledger", "session", "subscriptions", "retained"],
     &["broker"],
     &["lib"],
 ];
@@ -161,6 +162,44 @@ fn architecture_fits_a_sitting() {
     assert!(lines <= 250, "docs/architecture.md has {lines} lines, 250 is the most");
 }
 
+#[test]
+fn every_conformance_statement_has_a_test_that_there_is_or_a_reason() {
+    let page = fs::read_to_string(root().join("docs/conformance.md")).unwrap();
+    let sources = sources();
+    let mut wrong = Vec::new();
+    for specification in page.split("\n## ").skip(1) {
+        let (title, text) = specification.split_once('\n').unwrap_or_default();
+        let rows: Vec<Vec<&str>> = text
+            .lines()
+            .filter(|line| line.starts_with("| MQTT-"))
+            .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
+            .collect();
+        let mut seen = HashSet::new();
+        let mut with_tests = 0;
+        for row in &rows {
+            let [statement, gist, shown_by] = row[..] else {
+                wrong.push(format!("{title}: not three cells: {row:?}"));
+                continue;
+            };
+            if !seen.insert(statement) {
+                wrong.push(format!("{title}: {statement} is there twice"));
+            }
+            if gist.is_empty() || shown_by.is_empty() {
+                wrong.push(format!("{title}: {statement} has an empty cell"));
+            }
+            with_tests += usize::from(shown_by.starts_with('`'));
+            let missing = shown_by.split('`').skip(1).step_by(2).filter(|name| !is_a_test(&sources, name));
+            wrong.extend(missing.map(|name| format!("{title}: {statement}: there is no test {name}")));
+        }
+        let reasons = rows.len() - with_tests;
+        let count = format!("{} statements: {with_tests} with tests, {reasons} that ask nothing", rows.len());
+        if !text.contains(&count) {
+            wrong.push(format!("{title}: it does not say {count:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
 }
@@ -185,6 +224,22 @@ fn collect(folder: &Path, found: &mut Vec<Source>) {
             found.push(Source { path: relative, text: fs::read_to_string(&path).unwrap() });
         }
     }
+}
+
+/// Whether a path like `mqtt::tests::opening::a_name` is that of a test function in the file of its module.
+fn is_a_test(sources: &[Source], path: &str) -> bool {
+    let Some((module, function)) = path.rsplit_once("::") else { return false };
+    let file = module.replace("::", "/");
+    // A module of tests may stand at the end of the file that it tests.
+    let within = file.strip_suffix("/tests").unwrap_or(&file);
+    let definition = format!("fn {function}()");
+    ["tests/e2e", "host/src", "host/core/tests"].iter().any(|folder| {
+        let files = [&file[..], within].map(|file| [format!("{folder}/{file}.rs"), format!("{folder}/{file}/mod.rs")]);
+        sources.iter().filter(|source| files.concat().contains(&source.path)).any(|source| {
+            let lines: Vec<&str> = source.text.lines().map(str::trim).collect();
+            lines.windows(2).any(|pair| pair[0] == "#[test]" && pair[1].starts_with(&definition))
+        })
+    })
 }
 
 fn floor_of(floors: &[&[&str]], module: &str) -> Option<usize> {

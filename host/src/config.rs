@@ -6,11 +6,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use vespiary_core::{Limits, TopicFilter};
+use vespiary_core::{Limits, SharedStrategy, Topic, TopicFilter};
+
+/// Longest Server Reference, so that it fits what nearly every client takes.
+const SERVER_REFERENCE_BYTES: usize = 1024;
 
 /// Everything `vespiary serve` can be told.
 #[derive(Debug, Clone, Default, Deserialize, PartialEq)]
@@ -51,6 +54,16 @@ pub struct Mqtt {
     pub connect_timeout_s: u16,
     /// Longest keep-alive in seconds; a 5.0 client that asks for more, or for none, is told this one. 0: no bound.
     pub keep_alive_maximum_s: u16,
+    /// Topic aliases used towards one 5.0 client that takes some, at most; 0: none.
+    pub topic_aliases: u16,
+    /// How the member of a shared subscription's group is chosen that gets the next message.
+    pub shared_subscriptions: SharedSelection,
+    /// Topic filters that no client may subscribe to, nor to anything that they cover.
+    pub denied_subscriptions: Vec<Filter>,
+    /// Where a 5.0 client is sent when the broker is full or stops.
+    pub server_reference: Option<ServerReference>,
+    /// Topic below which a 5.0 client that asks is told to make its response topics.
+    pub response_information: Option<ResponseInformation>,
     /// Lets clients connect without credentials on an address that other machines can reach.
     pub allow_anonymous: bool,
 }
@@ -85,6 +98,14 @@ pub struct BrokerLimits {
     pub queued_messages: Option<usize>,
     /// See [`Limits::queued_bytes`].
     pub queued_bytes: Option<usize>,
+    /// See [`Limits::window_messages`].
+    pub window_messages: Option<usize>,
+    /// See [`Limits::window_bytes`].
+    pub window_bytes: Option<usize>,
+    /// See [`Limits::buffered_messages`].
+    pub buffered_messages: Option<usize>,
+    /// See [`Limits::buffered_bytes`].
+    pub buffered_bytes: Option<usize>,
     /// See [`Limits::inflight_messages`].
     pub inflight_messages: Option<u16>,
     /// See [`Limits::receive_maximum`].
@@ -142,6 +163,32 @@ pub struct Plugins {
     pub log_lines_per_s: u32,
 }
 
+/// How the member of a shared subscription's group is chosen that gets the next message.
+#[derive(Debug, Clone, Copy, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum SharedSelection {
+    /// See [`SharedStrategy::RoundRobin`].
+    #[default]
+    RoundRobin,
+    /// See [`SharedStrategy::Sticky`].
+    Sticky,
+    /// See [`SharedStrategy::Random`].
+    Random,
+    /// See [`SharedStrategy::LeastInFlight`].
+    LeastInFlight,
+}
+
+impl From<SharedSelection> for SharedStrategy {
+    fn from(selection: SharedSelection) -> Self {
+        match selection {
+            SharedSelection::RoundRobin => Self::RoundRobin,
+            SharedSelection::Sticky => Self::Sticky,
+            SharedSelection::Random => Self::Random,
+            SharedSelection::LeastInFlight => Self::LeastInFlight,
+        }
+    }
+}
+
 /// Who decides what a plugin may do.
 #[derive(Debug, Clone, Copy, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
@@ -167,6 +214,15 @@ pub struct Plugin {
 /// A topic filter in a configuration file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Filter(pub TopicFilter);
+
+/// Other servers, as a Server Reference names them (MQTT 5.0 section 4.11): one or more, separated by a space, each a
+/// name or an address, with or without `:PORT`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerReference(pub String);
+
+/// Response Information (MQTT 5.0 section 3.2.2.3.15): a topic name to which clients append.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResponseInformation(pub Topic);
 
 /// Why a configuration cannot be used; one line that says what, where and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -274,6 +330,10 @@ impl BrokerLimits {
             subscriptions_per_session: self.subscriptions_per_session.unwrap_or(default.subscriptions_per_session),
             queued_messages: self.queued_messages.unwrap_or(default.queued_messages),
             queued_bytes: self.queued_bytes.unwrap_or(default.queued_bytes),
+            window_messages: self.window_messages.unwrap_or(default.window_messages),
+            window_bytes: self.window_bytes.unwrap_or(default.window_bytes),
+            buffered_messages: self.buffered_messages.unwrap_or(default.buffered_messages),
+            buffered_bytes: self.buffered_bytes.unwrap_or(default.buffered_bytes),
             inflight_messages: self.inflight_messages.unwrap_or(default.inflight_messages),
             receive_maximum: self.receive_maximum.unwrap_or(default.receive_maximum),
             unwritten_bytes: self.unwritten_bytes.unwrap_or(default.unwritten_bytes),
@@ -304,6 +364,11 @@ impl Default for Mqtt {
             packet_bytes: 1 << 20,
             connect_timeout_s: 10,
             keep_alive_maximum_s: 0,
+            topic_aliases: 32,
+            shared_subscriptions: SharedSelection::default(),
+            denied_subscriptions: Vec::new(),
+            server_reference: None,
+            response_information: None,
             allow_anonymous: false,
         }
     }
@@ -338,6 +403,62 @@ impl Default for Plugins {
             write_bytes_per_call: 16 << 20,
             log_lines_per_s: 100,
         }
+    }
+}
+
+impl Filter {
+    /// Whether every topic that `filter` matches is matched by this one too.
+    pub fn covers(&self, filter: &TopicFilter) -> bool {
+        // At the first level a wildcard does not reach topics that begin with `$` [MQTT-4.7.2-1].
+        let reserved = filter.as_str().starts_with('$');
+        let mut others = filter.levels();
+        for (index, level) in self.0.levels().enumerate() {
+            let hidden = index == 0 && reserved;
+            match (level, others.next()) {
+                ("#", _) => return !hidden,
+                ("+", Some("#")) | (_, None) => return false,
+                ("+", Some(_)) if !hidden => {}
+                (level, Some(other)) if level == other => {}
+                _ => return false,
+            }
+        }
+        others.next().is_none()
+    }
+}
+
+/// Whether a Server Reference may name a server so: a name or an address in brackets, with or without a port.
+fn is_server(text: &str) -> bool {
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, Some(port)),
+        _ => (text, None),
+    };
+    let named = match host.strip_prefix('[') {
+        Some(address) => address.strip_suffix(']').is_some_and(|address| address.parse::<Ipv6Addr>().is_ok()),
+        None => !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte)),
+    };
+    named && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
+}
+
+impl<'de> Deserialize<'de> for ServerReference {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if text.len() <= SERVER_REFERENCE_BYTES && text.split(' ').all(is_server) {
+            return Ok(Self(text));
+        }
+        Err(serde::de::Error::custom(format!(
+            "\"{text}\" does not name a server: write \"host:port\", several with one space between them, at most \
+             {SERVER_REFERENCE_BYTES} bytes"
+        )))
+    }
+}
+
+impl<'de> Deserialize<'de> for ResponseInformation {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Topic::parse(&text).map(Self).map_err(|reason| {
+            let text = format!("\"{text}\" is no topic name for clients to append to: {reason}");
+            serde::de::Error::custom(text)
+        })
     }
 }
 
@@ -388,10 +509,68 @@ mod tests {
                 "\"a/#/b\" is not a topic filter: '#' must be the whole last level",
             ),
             ("[plugins]\ngrants = \"all\"\n", "x.toml:2:10: unknown variant `all`"),
+            ("[mqtt]\ntopic_aliases = 65536\n", "x.toml:2:17: invalid value: integer `65536`"),
+            (
+                "[mqtt]\nshared_subscriptions = \"any\"\n",
+                "x.toml:2:24: unknown variant `any`, expected one of `round-robin`",
+            ),
+            ("[mqtt]\ndenied_subscriptions = [\"a+\"]\n", "x.toml:2:24: \"a+\" is not a topic filter: '+' must be"),
+            (
+                "[mqtt]\nserver_reference = \"a:b\"\n",
+                "x.toml:2:20: \"a:b\" does not name a server: write \"host:port\"",
+            ),
+            (
+                "[mqtt]\nresponse_information = \"a/#\"\n",
+                "x.toml:2:24: \"a/#\" is no topic name for clients to append to",
+            ),
         ] {
             let error = Config::parse(text, Path::new("x.toml")).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
             assert!(!error.contains('\n'), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_filter_covers_what_it_contains() {
+        for (wide, narrow, expected) in [
+            ("#", "a/b", true),
+            ("#", "#", true),
+            ("#", "$SYS/x", false),
+            ("a/#", "a", true),
+            ("a/#", "a/+/b", true),
+            ("a/+", "a/#", false),
+            ("a/+", "a/+", true),
+            ("a/b", "a/+", false),
+            ("a/b", "#", false),
+            ("a/+/c", "a/b/c", true),
+            ("a/+/c", "a/b", false),
+            ("a", "a/b", false),
+            ("$SYS/#", "$SYS/x", true),
+            ("+/x", "$SYS/x", false),
+        ] {
+            let narrow = TopicFilter::parse(narrow).unwrap();
+            assert_eq!(Filter(TopicFilter::parse(wide).unwrap()).covers(&narrow), expected, "{wide} covers {narrow}");
+        }
+    }
+
+    #[test]
+    fn a_server_reference_names_servers_as_the_specification_does() {
+        for (text, expected) in [
+            ("example.org", true),
+            ("example.org:1883", true),
+            ("192.0.2.1:1883 [2001:db8::1]:8883", true),
+            ("[2001:db8::1]", true),
+            ("", false),
+            ("a  b", false),
+            ("a:", false),
+            ("a:0", false),
+            ("a:65536", false),
+            ("2001:db8::1", false),
+            ("[nowhere]:1", false),
+            ("a/b", false),
+        ] {
+            let parsed = Config::parse(&format!("[mqtt]\nserver_reference = \"{text}\""), Path::new("x"));
+            assert_eq!(parsed.is_ok(), expected, "{text:?}");
         }
     }
 

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::Notify;
-use vespiary_core::event::{ConnectionId, DropReason};
+use vespiary_core::event::{ConnectionId, DropReason, FanOut, Receiver};
 use vespiary_core::{Broker, Effect, Effects, Input, Limits, Timestamp};
 
 use crate::clock::wall_clock;
@@ -129,7 +129,8 @@ impl Driver {
         std::mem::swap(effects, &mut state.mailboxes[worker]);
         state.now = state.now.max(now);
         self.look_at_the_store(state);
-        while state.effects.list.len() < EFFECTS_PER_TURN
+        state.effects.begin();
+        while state.effects.size() < EFFECTS_PER_TURN
             && let Some(input) = inputs.pop_front()
         {
             if let Input::Loaded { .. } = input {
@@ -177,30 +178,45 @@ impl Driver {
 
     /// Leaves in `effects` those of `worker`; the others go where they belong.
     fn sort(&self, worker: usize, state: &mut State, effects: &mut Vec<Effect>) {
-        let list = &mut state.effects.list;
-        for effect in list.extract_if(.., |effect| destination(effect) != Some(worker)) {
-            match effect {
-                Effect::Send { connection, .. } | Effect::Close { connection, .. } => {
-                    if let Some(mailbox) = state.mailboxes.get_mut(worker_of(connection)) {
-                        mailbox.push(effect);
-                    }
+        let State { effects: Effects { list, .. }, mailboxes, .. } = state;
+        if mailboxes.len() > 1 {
+            for effect in list.drain(..) {
+                match effect {
+                    Effect::FanOut(fan_out) => split(*fan_out, worker, mailboxes, effects),
+                    effect if destination(&effect) == Some(worker) => effects.push(effect),
+                    effect => self.pass_on(effect, mailboxes),
                 }
-                Effect::Load { ticket, session, after, max, max_bytes, change } => {
-                    self.store.load(LoadRequest { ticket, session, after, max, max_bytes, change });
-                }
-                Effect::Events { .. }
-                | Effect::TakeCancelled { .. }
-                | Effect::Settled { .. }
-                | Effect::PluginActivated { .. }
-                | Effect::PluginRefused { .. }
-                | Effect::PluginRemoved { .. } => (self.plugins)(effect),
-                Effect::Dropped { reason, count } => self.count_dropped(reason, count),
             }
+            return;
+        }
+        for effect in list.extract_if(.., |effect| destination(effect).is_none()) {
+            self.pass_on(effect, mailboxes);
         }
         if effects.is_empty() {
             std::mem::swap(effects, list);
         } else {
             effects.append(list);
+        }
+    }
+
+    /// Hands an effect to whoever carries it out, if that is not the worker whose turn it is.
+    fn pass_on(&self, effect: Effect, mailboxes: &mut [Vec<Effect>]) {
+        match effect {
+            Effect::Send { .. } | Effect::FanOut(_) | Effect::Close { .. } => {
+                if let Some(mailbox) = destination(&effect).and_then(|worker| mailboxes.get_mut(worker)) {
+                    mailbox.push(effect);
+                }
+            }
+            Effect::Load { ticket, session, after, max, max_bytes, change } => {
+                self.store.load(LoadRequest { ticket, session, after, max, max_bytes, change });
+            }
+            Effect::Events { .. }
+            | Effect::TakeCancelled { .. }
+            | Effect::Settled { .. }
+            | Effect::PluginActivated { .. }
+            | Effect::PluginRefused { .. }
+            | Effect::PluginRemoved { .. } => (self.plugins)(effect),
+            Effect::Dropped { reason, count } => self.count_dropped(reason, count),
         }
     }
 
@@ -290,6 +306,7 @@ fn is_of_a_plugin(input: &Input) -> bool {
 fn destination(effect: &Effect) -> Option<usize> {
     match effect {
         Effect::Send { connection, .. } | Effect::Close { connection, .. } => Some(worker_of(*connection)),
+        Effect::FanOut(fan_out) => fan_out.to.first().map(|receiver| worker_of(receiver.connection)),
         Effect::Load { .. }
         | Effect::Events { .. }
         | Effect::TakeCancelled { .. }
@@ -298,6 +315,18 @@ fn destination(effect: &Effect) -> Option<usize> {
         | Effect::PluginRefused { .. }
         | Effect::PluginRemoved { .. }
         | Effect::Dropped { .. } => None,
+    }
+}
+
+/// Gives each worker its part of a fan-out: `own` into `effects`, the others into their mailboxes.
+fn split(fan_out: FanOut, own: usize, mailboxes: &mut [Vec<Effect>], effects: &mut Vec<Effect>) {
+    let FanOut { delivery, to } = fan_out;
+    for (worker, mailbox) in mailboxes.iter_mut().enumerate() {
+        let to: Vec<Receiver> = to.iter().copied().filter(|to| worker_of(to.connection) == worker).collect();
+        if !to.is_empty() {
+            let part = Effect::FanOut(Box::new(FanOut { delivery: delivery.clone(), to }));
+            if worker == own { effects.push(part) } else { mailbox.push(part) }
+        }
     }
 }
 
@@ -401,6 +430,7 @@ mod tests {
             &Effect::Send { packet: Packet::Publish(ref delivery), .. } => {
                 std::str::from_utf8(&delivery.message.payload).ok()
             }
+            Effect::FanOut(fan_out) => std::str::from_utf8(&fan_out.delivery.message.payload).ok(),
             _ => None,
         };
         effects.iter().filter_map(payload).collect()

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use vespiary_core::Broker;
+use vespiary_core::{Broker, Limits};
 
 use crate::config::{Config, ConfigError};
 use crate::driver::Driver;
@@ -86,7 +86,7 @@ pub fn start(config: &Config) -> Result<Running, ServeError> {
         Store::open(directory, &StoreOptions { cache_bytes: config.store.cache_bytes, ..StoreOptions::default() })?;
     let store = opened.store;
     let seed = fastrand::u64(..);
-    let limits = config.limits.resolve();
+    let limits = Limits { shared_strategy: config.mqtt.shared_subscriptions.into(), ..config.limits.resolve() };
     let broker = Broker::restore(limits.clone(), seed, opened.changes);
     let runtime = Runtime::new(wasm_limits(config), &directory.join("cache"))?;
     let deployed =
@@ -250,6 +250,10 @@ fn mqtt_options(config: &Config) -> MqttOptions {
         packet_bytes: settings.packet_bytes,
         connect_timeout_ms: u64::from(settings.connect_timeout_s) * 1_000,
         keep_alive_maximum_s: (settings.keep_alive_maximum_s > 0).then_some(settings.keep_alive_maximum_s),
+        topic_aliases: settings.topic_aliases,
+        denied_subscriptions: settings.denied_subscriptions.clone(),
+        server_reference: settings.server_reference.as_ref().map(|reference| reference.0.as_str().into()),
+        response_information: settings.response_information.as_ref().map(|topic| topic.0.as_str().into()),
         ..MqttOptions::default()
     }
 }
@@ -265,5 +269,28 @@ fn wasm_limits(config: &Config) -> WasmLimits {
         component_bytes: settings.component_bytes,
         log_lines_per_s: settings.log_lines_per_s,
         ..WasmLimits::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn what_the_configuration_says_of_clients_reaches_the_listener() {
+        let text = "[mqtt]\nkeep_alive_maximum_s = 60\ntopic_aliases = 3\ndenied_subscriptions = [\"a/#\"]\n\
+                    server_reference = \"there:1883\"\nresponse_information = \"reply/to\"\n";
+        let options = mqtt_options(&Config::parse(text, Path::new("x")).unwrap());
+        assert_eq!((options.keep_alive_maximum_s, options.topic_aliases), (Some(60), 3));
+        assert_eq!(options.denied_subscriptions[0].0.as_str(), "a/#");
+        assert_eq!(options.server_reference.as_deref(), Some("there:1883"));
+        assert_eq!(options.response_information.as_deref(), Some("reply/to"));
+
+        let default = mqtt_options(&Config::default());
+        assert_eq!((default.keep_alive_maximum_s, default.topic_aliases), (None, 32));
+        assert!(default.denied_subscriptions.is_empty());
+        assert_eq!((default.server_reference, default.response_information), (None, None));
     }
 }

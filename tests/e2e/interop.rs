@@ -56,6 +56,22 @@ fn paho_speaks_both_versions() -> Result<()> {
 }
 
 #[test]
+fn gmqtt_speaks_both_versions() -> Result<()> {
+    let Some(python) = tools::gmqtt() else { return Ok(()) };
+    let directory = tempfile::tempdir()?;
+    let broker = Broker::start(&directory.path().join("data"))?;
+    foreign_scenario(Command::new(python).arg("e2e/scenarios/gmqtt_scenario.py"), &broker)
+}
+
+#[test]
+fn aiomqtt_speaks_both_versions() -> Result<()> {
+    let Some(python) = tools::aiomqtt() else { return Ok(()) };
+    let directory = tempfile::tempdir()?;
+    let broker = Broker::start(&directory.path().join("data"))?;
+    foreign_scenario(Command::new(python).arg("e2e/scenarios/aiomqtt_scenario.py"), &broker)
+}
+
+#[test]
 fn mqtt_js_speaks_both_versions() -> Result<()> {
     let Some(folder) = tools::mqtt_js() else { return Ok(()) };
     let directory = tempfile::tempdir()?;

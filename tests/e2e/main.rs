@@ -8,6 +8,7 @@ mod ledger;
 mod tools;
 
 mod command_line;
+mod conformance;
 mod disk;
 mod durability;
 mod hot_swap;

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::harness;
 
@@ -49,21 +49,38 @@ pub(crate) fn mosquitto(tool: &str) -> Option<Command> {
 /// A Python that has paho-mqtt.
 pub(crate) fn paho() -> Option<PathBuf> {
     static FOUND: OnceLock<Option<PathBuf>> = OnceLock::new();
-    let found = FOUND.get_or_init(|| {
-        let folder = tools().join("python");
-        let python = folder.join("bin/python");
-        let has_paho = |python: &Path| runs(Command::new(python).args(["-c", "import paho.mqtt.client"]));
-        if !has_paho(&python) {
-            quietly(Command::new("python3").args(["-m", "venv"]).arg(&folder));
-            quietly(Command::new(&python).args(["-m", "pip", "install", "--quiet", "paho-mqtt==2.1.0"]));
-        }
-        let found = has_paho(&python).then_some(python);
-        if found.is_none() {
-            println!("SKIPPED: paho-mqtt is not installed and cannot be downloaded");
-        }
-        found
-    });
-    found.clone()
+    FOUND.get_or_init(|| python_with("paho.mqtt.client", "paho-mqtt==2.1.0")).clone()
+}
+
+/// A Python that has gmqtt.
+pub(crate) fn gmqtt() -> Option<PathBuf> {
+    static FOUND: OnceLock<Option<PathBuf>> = OnceLock::new();
+    FOUND.get_or_init(|| python_with("gmqtt", "gmqtt==0.8.0")).clone()
+}
+
+/// A Python that has aiomqtt.
+pub(crate) fn aiomqtt() -> Option<PathBuf> {
+    static FOUND: OnceLock<Option<PathBuf>> = OnceLock::new();
+    FOUND.get_or_init(|| python_with("aiomqtt", "aiomqtt==2.5.1")).clone()
+}
+
+/// The one Python environment, with this module in it.
+fn python_with(module: &str, package: &str) -> Option<PathBuf> {
+    // One at a time: they install into the same environment.
+    static INSTALLING: Mutex<()> = Mutex::new(());
+    let _installing = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
+    let folder = tools().join("python");
+    let python = folder.join("bin/python");
+    let has_module = |python: &Path| runs(Command::new(python).arg("-c").arg(format!("import {module}")));
+    if !has_module(&python) {
+        quietly(Command::new("python3").args(["-m", "venv"]).arg(&folder));
+        quietly(Command::new(&python).args(["-m", "pip", "install", "--quiet", package]));
+    }
+    let found = has_module(&python).then_some(python);
+    if found.is_none() {
+        println!("SKIPPED: {package} is not installed and cannot be downloaded");
+    }
+    found
 }
 
 /// A directory in which Node.js finds MQTT.js.

@@ -6,8 +6,8 @@
 use std::fs;
 
 use vespiary_core::event::{
-    AcknowledgeStep, Connect, ConnectionId, Packet, PacketId, Protocol, Publish, ReasonCode, RetainHandling, Subscribe,
-    SubscriptionOptions,
+    AcknowledgeStep, Connect, ConnectionId, Packet, PacketId, Protocol, Publish, ReasonCode, Receiver, RetainHandling,
+    Subscribe, SubscriptionOptions,
 };
 use vespiary_core::{Broker, Effect, Effects, Input, Limits, Message, Qos, Timestamp, Topic, TopicFilter};
 
@@ -147,14 +147,25 @@ impl Bench {
         let packet_id = (qos != Qos::AtMostOnce).then_some(PacketId::MIN);
         let publish = Publish { packet_id, dup: false, message };
         self.broker.handle(NOW, Input::Publish { connection: ConnectionId(publisher), publish }, &mut self.effects);
+        while self.broker.next_deadline().is_some_and(|deadline| deadline <= NOW) {
+            self.broker.handle(NOW, Input::Tick, &mut self.effects);
+        }
         let mut deliveries = 0;
         for effect in self.effects.list.drain(..) {
-            let Effect::Send { connection, packet: Packet::Publish(delivery), .. } = effect else { continue };
-            deliveries += 1;
-            self.answers.push(Input::Written { connection, bytes: weight });
-            if let Some(packet_id) = delivery.packet_id {
-                let (step, reason) = (AcknowledgeStep::Puback, ReasonCode::Success);
-                self.answers.push(Input::Acknowledge { connection, packet_id, step, reason });
+            let mut answer = |Receiver { connection, packet_id }| {
+                deliveries += 1;
+                self.answers.push(Input::Written { connection, bytes: weight });
+                if let Some(packet_id) = packet_id {
+                    let (step, reason) = (AcknowledgeStep::Puback, ReasonCode::Success);
+                    self.answers.push(Input::Acknowledge { connection, packet_id, step, reason });
+                }
+            };
+            match effect {
+                Effect::Send { connection, packet: Packet::Publish(delivery), .. } => {
+                    answer(Receiver { connection, packet_id: delivery.packet_id });
+                }
+                Effect::FanOut(fan_out) => fan_out.to.iter().copied().for_each(answer),
+                _ => {}
             }
         }
         for answer in self.answers.drain(..) {

@@ -9,6 +9,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use slab::Slab;
+use smallvec::SmallVec;
 
 use crate::message::{Message, Timestamp};
 use crate::topic::{Topic, TopicFilter};
@@ -38,23 +39,44 @@ struct Search<'a> {
     found: Vec<Arc<Message>>,
 }
 
+impl Child {
+    fn into_message(self) -> Option<Arc<Message>> {
+        match self {
+            Self::Leaf(message) => Some(message),
+            Self::Node(_) => None,
+        }
+    }
+}
+
 impl Search<'_> {
+    /// Takes a message that stands `depth` levels below the root, if it is one that is wanted.
+    fn offer(&mut self, message: Option<&Arc<Message>>, depth: usize) {
+        let ends_here = matches!(self.levels.get(depth), None | Some(&"#"));
+        let wanted = message.filter(|message| ends_here && !self.is_full() && !message.is_expired(self.now));
+        self.found.extend(wanted.cloned());
+    }
+
     fn is_full(&self) -> bool {
         self.found.len() >= self.limit
     }
 }
 
-/// A node of the tree.
+/// A node of the tree. The level that leads to it is known to the node above alone.
 #[derive(Debug, Default)]
 struct Node {
-    /// The node above; the root's is itself.
-    parent: usize,
-    /// The level that leads here from the parent.
-    level: Box<str>,
-    /// The nodes below, by level.
-    children: BTreeMap<Box<str>, usize>,
+    /// What is below, by level.
+    children: BTreeMap<Box<str>, Child>,
     /// The message of the topic that ends here.
     message: Option<Arc<Message>>,
+}
+
+/// What is below a node.
+#[derive(Debug)]
+enum Child {
+    /// A message, and nothing below it; most are.
+    Leaf(Arc<Message>),
+    /// A node.
+    Node(usize),
 }
 
 const ROOT: usize = 0;
@@ -78,53 +100,102 @@ impl Retained {
 
     /// The message of a topic.
     pub(crate) fn find(&self, topic: &Topic) -> Option<&Arc<Message>> {
-        self.nodes[self.node(topic)?].message.as_ref()
-    }
-
-    fn node(&self, topic: &Topic) -> Option<usize> {
-        topic.levels().try_fold(ROOT, |at, level| self.nodes[at].children.get(level).copied())
+        let mut levels = topic.levels();
+        let mut at = ROOT;
+        for level in levels.by_ref() {
+            match self.nodes[at].children.get(level)? {
+                Child::Leaf(message) => return levels.next().is_none().then_some(message),
+                Child::Node(child) => at = *child,
+            }
+        }
+        self.nodes[at].message.as_ref()
     }
 
     /// Makes this the message of its topic.
     pub(crate) fn insert(&mut self, message: Arc<Message>) {
-        self.remove(&message.topic);
-        let mut at = ROOT;
-        for level in message.topic.levels() {
-            at = match self.nodes[at].children.get(level) {
-                Some(&child) => child,
-                None => self.add_node(at, level),
-            };
+        if let Some(replaced) = self.place(&message) {
+            self.forget(&replaced);
         }
         if let Some(expires_at) = message.expires_at {
             self.expiries.insert((expires_at, message.topic.clone()));
         }
         self.count += 1;
         self.bytes += message.weight();
-        self.nodes[at].message = Some(message);
     }
 
-    fn add_node(&mut self, parent: usize, level: &str) -> usize {
-        let node = Node { parent, level: level.into(), ..Node::default() };
-        let child = self.nodes.insert(node);
-        self.nodes[parent].children.insert(level.into(), child);
+    /// Puts a message where it belongs, and gives the one that was there.
+    fn place(&mut self, message: &Arc<Message>) -> Option<Arc<Message>> {
+        let mut levels = message.topic.levels().peekable();
+        let mut at = ROOT;
+        while let Some(level) = levels.next() {
+            if levels.peek().is_some() {
+                at = self.node_below(at, level);
+                continue;
+            }
+            let children = &mut self.nodes[at].children;
+            return match children.get_mut(level) {
+                None => {
+                    children.insert(level.into(), Child::Leaf(message.clone()));
+                    None
+                }
+                Some(Child::Leaf(leaf)) => Some(std::mem::replace(leaf, message.clone())),
+                Some(&mut Child::Node(node)) => self.nodes[node].message.replace(message.clone()),
+            };
+        }
+        None
+    }
+
+    /// The node below another; made where there is none, or a message alone.
+    fn node_below(&mut self, at: usize, level: &str) -> usize {
+        let leaf = match self.nodes[at].children.get(level) {
+            Some(&Child::Node(child)) => return child,
+            Some(Child::Leaf(message)) => Some(message.clone()),
+            None => None,
+        };
+        let child = self.nodes.insert(Node { children: BTreeMap::new(), message: leaf });
+        self.nodes[at].children.insert(level.into(), Child::Node(child));
         child
     }
 
     /// Removes the message of a topic.
     pub(crate) fn remove(&mut self, topic: &Topic) -> Option<Arc<Message>> {
-        let mut at = self.node(topic)?;
-        let message = self.nodes[at].message.take()?;
+        let mut path: SmallVec<[(usize, &str); 16]> = SmallVec::new();
+        let mut at = ROOT;
+        let mut levels = topic.levels().peekable();
+        let mut removed = None;
+        while let Some(level) = levels.next() {
+            path.push((at, level));
+            match self.nodes[at].children.get(level)? {
+                Child::Node(child) => at = *child,
+                Child::Leaf(_) if levels.peek().is_some() => return None,
+                Child::Leaf(_) => {
+                    let leaf = self.nodes[at].children.remove(level)?;
+                    path.pop();
+                    removed = leaf.into_message();
+                }
+            }
+        }
+        let removed = removed.or_else(|| self.nodes[at].message.take())?;
+        while let Some((parent, level)) = path.pop() {
+            let node = &self.nodes[at];
+            if node.message.is_some() || !node.children.is_empty() {
+                break;
+            }
+            self.nodes.remove(at);
+            self.nodes[parent].children.remove(level);
+            at = parent;
+        }
+        self.forget(&removed);
+        Some(removed)
+    }
+
+    /// A message is not there any more.
+    fn forget(&mut self, message: &Message) {
         if let Some(expires_at) = message.expires_at {
-            self.expiries.remove(&(expires_at, topic.clone()));
+            self.expiries.remove(&(expires_at, message.topic.clone()));
         }
         self.count -= 1;
         self.bytes -= message.weight();
-        while at != ROOT && self.nodes[at].message.is_none() && self.nodes[at].children.is_empty() {
-            let Node { parent, level, .. } = self.nodes.remove(at);
-            self.nodes[parent].children.remove(&level);
-            at = parent;
-        }
-        Some(message)
     }
 
     /// When the next message expires.
@@ -157,47 +228,54 @@ impl Retained {
     /// that was the last, if that is here. Recursion is bounded by the levels that a topic may have.
     fn search(&self, at: usize, depth: usize, after: Option<&[&str]>, search: &mut Search<'_>) {
         let node = &self.nodes[at];
-        let ends_here = matches!(search.levels.get(depth), None | Some(&"#"));
-        if ends_here && after.is_none() {
-            let message = node.message.as_ref().filter(|message| !message.is_expired(search.now));
-            search.found.extend(message.cloned());
+        if after.is_none() {
+            search.offer(node.message.as_ref(), depth);
         }
         let last = after.and_then(<[&str]>::first).copied();
-        match search.levels.get(depth) {
-            None => {}
-            Some(&level) if level == "#" || level == "+" => {
-                let next = if level == "#" { depth } else { depth + 1 };
-                let from = last.map_or(Bound::Unbounded, Bound::Included);
-                for (name, &child) in node.children.range::<str, _>((from, Bound::Unbounded)) {
-                    if search.is_full() {
-                        return;
-                    }
-                    if at != ROOT || !name.starts_with('$') {
-                        let below = if last == Some(name) { after.map(|after| &after[1..]) } else { None };
-                        self.search(child, next, below, search);
-                    }
+        let rest = after.map(|after| after.get(1..).unwrap_or_default());
+        let Some(&level) = search.levels.get(depth) else { return };
+        if level == "#" || level == "+" {
+            let next = if level == "#" { depth } else { depth + 1 };
+            let from = last.map_or(Bound::Unbounded, Bound::Included);
+            for (name, child) in node.children.range::<str, _>((from, Bound::Unbounded)) {
+                if search.is_full() {
+                    return;
+                }
+                if at != ROOT || !name.starts_with('$') {
+                    self.search_child(child, next, rest.filter(|_| last == Some(name)), search);
                 }
             }
-            Some(&level) => {
-                let Some(&child) = node.children.get(level).filter(|_| !search.is_full()) else { return };
-                match last.map(|last| level.cmp(last)) {
-                    Some(Ordering::Less) => {}
-                    Some(Ordering::Equal) => self.search(child, depth + 1, after.map(|after| &after[1..]), search),
-                    Some(Ordering::Greater) | None => self.search(child, depth + 1, None, search),
-                }
+        } else if let Some(child) = node.children.get(level).filter(|_| !search.is_full()) {
+            match last.map(|last| level.cmp(last)) {
+                Some(Ordering::Less) => {}
+                Some(Ordering::Equal) => self.search_child(child, depth + 1, rest, search),
+                Some(Ordering::Greater) | None => self.search_child(child, depth + 1, None, search),
             }
+        }
+    }
+
+    fn search_child(&self, child: &Child, depth: usize, after: Option<&[&str]>, search: &mut Search<'_>) {
+        match child {
+            Child::Node(child) => self.search(*child, depth, after, search),
+            Child::Leaf(message) if after.is_none() => search.offer(Some(message), depth),
+            Child::Leaf(_) => {}
         }
     }
 
     /// All messages, in the order of their topics' levels.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Message>> {
-        let mut pending = vec![ROOT];
+        let mut pending: Vec<(Option<&Arc<Message>>, Option<usize>)> = vec![(None, Some(ROOT))];
         std::iter::from_fn(move || {
-            while let Some(at) = pending.pop() {
-                let node = &self.nodes[at];
-                pending.extend(node.children.values().rev());
-                if node.message.is_some() {
-                    return node.message.as_ref();
+            while let Some((message, node)) = pending.pop() {
+                if let Some(at) = node {
+                    let node = &self.nodes[at];
+                    pending.extend(node.children.values().rev().map(|child| match child {
+                        Child::Leaf(message) => (Some(message), None),
+                        Child::Node(child) => (None, Some(*child)),
+                    }));
+                    pending.push((node.message.as_ref(), None));
+                } else if message.is_some() {
+                    return message;
                 }
             }
             None
@@ -206,12 +284,12 @@ impl Retained {
 
     /// Panics where an invariant does not hold.
     pub(crate) fn check_invariants(&self) {
+        let mut below = 0;
         for (index, node) in &self.nodes {
             assert!(index == ROOT || node.message.is_some() || !node.children.is_empty());
-            for (level, &child) in &node.children {
-                assert_eq!((self.nodes[child].parent, &self.nodes[child].level), (index, level));
-            }
+            below += node.children.values().filter(|child| matches!(child, Child::Node(_))).count();
         }
+        assert_eq!(below + 1, self.nodes.len(), "each node is below one other");
         assert_eq!(self.iter().count(), self.count);
         assert_eq!(self.iter().map(|message| message.weight()).sum::<usize>(), self.bytes);
         assert_eq!(self.iter().filter(|message| message.expires_at.is_some()).count(), self.expiries.len());

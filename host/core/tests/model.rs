@@ -197,7 +197,8 @@ fn check(steps: &[Step]) -> Result<(), TestCaseError> {
             broker.handle(Timestamp(0), input, &mut effects);
         }
         broker.check_invariants();
-        let mut actual: Vec<Delivered> = effects.list.iter().filter_map(delivered).collect();
+        let unfolded = effects.list.drain(..).flat_map(Effect::unfold);
+        let mut actual: Vec<Delivered> = unfolded.filter_map(|effect| delivered(&effect)).collect();
         let mut expected = model.step(step, payload.as_bytes());
         actual.sort_unstable();
         expected.sort_unstable();

@@ -105,12 +105,14 @@ pub enum ClientError {
         cause: String,
     },
     /// The broker said DISCONNECT (5.0).
-    #[error("connection to {address} closed by the broker: {reason}")]
+    #[error("connection to {address} closed by the broker: {reason}{}", detail(.text))]
     ClosedByBroker {
         /// Where to.
         address: String,
         /// Its reason.
         reason: Reason,
+        /// What it says about it.
+        text: Option<String>,
     },
     /// [`Client::disconnect`] was called.
     #[error("disconnected")]

@@ -6,8 +6,12 @@
 //! DISCONNECT, the answer to a denied publish) goes behind the answers to what the client sent before, for which
 //! the worker takes a turn first if it must.
 
+mod answer;
+mod authenticating;
+
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::num::NonZeroU16;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
@@ -17,10 +21,11 @@ use tokio::net::TcpStream;
 use vespiary_core::event::{ConnectionId, Protocol, ReasonCode};
 use vespiary_core::{ChangeNumber, Input};
 
+use self::authenticating::Kept;
 use super::encode;
 use super::frame::{self, Frame};
 use super::outgoing::Outgoing;
-use super::translate::{self, Inbound, Understood};
+use super::translate::{self, Accepted, Inbound, ProblemInformation, Refusal, Understood};
 use super::worker::Worker;
 
 /// A connection.
@@ -37,7 +42,15 @@ pub(super) struct Connection {
     /// Ticks of the worker's sweep that may pass without a packet; 0 for any number.
     pub(super) patience: Cell<u32>,
     /// Server Keep Alive that CONNACK is to announce.
-    pub(super) server_keep_alive_s: Cell<Option<u16>>,
+    server_keep_alive_s: Cell<Option<u16>>,
+    /// Largest packet that the client takes, in bytes with its header.
+    maximum_packet_size: Cell<u32>,
+    /// Highest topic alias to be used towards the client; 0 for none.
+    topic_alias_maximum: Cell<u16>,
+    /// Which packets may have a Reason String.
+    problem_information: Cell<ProblemInformation>,
+    /// Whether the client wants Response Information.
+    response_information: Cell<bool>,
     /// Whether the turn that runs has something to write here.
     pub(super) dirty: Cell<bool>,
     /// Whether the worker knows that a gate is closed here.
@@ -48,17 +61,24 @@ pub(super) struct Connection {
     pub(super) outgoing: RefCell<Outgoing>,
     /// What is remembered of the client's packets, from CONNECT on.
     inbound: RefCell<Option<Inbound>>,
+    /// Of a client that named an authentication method.
+    authentication: Kept,
     /// The beginning of a packet whose end has not come.
     partial: RefCell<Vec<u8>>,
     /// Wakes the task.
     waker: RefCell<Option<Waker>>,
 }
 
+/// There may be a hundred thousand of them, and nearly all do nothing: what few need is behind a pointer.
+const _: () = assert!(size_of::<Connection>() <= 328);
+
 /// Where a connection is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     /// CONNECT has not come.
     Fresh,
+    /// CONNECT named an authentication method, by which the client has not authenticated.
+    Authenticating,
     /// CONNECT has gone to the core.
     Connecting,
     /// CONNACK has been staged.
@@ -89,11 +109,16 @@ impl Connection {
             protocol: Cell::new(Protocol::V3),
             patience: Cell::new(0),
             server_keep_alive_s: Cell::new(None),
+            maximum_packet_size: Cell::new(u32::MAX),
+            topic_alias_maximum: Cell::new(0),
+            problem_information: Cell::new(ProblemInformation::Refused),
+            response_information: Cell::new(false),
             dirty: Cell::new(false),
             held: Cell::new(false),
             flushed_weight: Cell::new(0),
             outgoing: RefCell::default(),
             inbound: RefCell::default(),
+            authentication: Kept::default(),
             partial: RefCell::default(),
             waker: RefCell::default(),
         }
@@ -104,9 +129,19 @@ impl Connection {
         self.protocol.get()
     }
 
-    /// Whether CONNECT is still to come.
+    /// Whether CONNECT is still to come, or to be accepted: the deadline of CONNECT runs.
     pub(super) fn is_fresh(&self) -> bool {
-        self.phase.get() == Phase::Fresh
+        matches!(self.phase.get(), Phase::Fresh | Phase::Authenticating)
+    }
+
+    /// Highest topic alias to be used towards the client, if it takes any.
+    pub(super) fn topic_alias_maximum(&self) -> Option<NonZeroU16> {
+        NonZeroU16::new(self.topic_alias_maximum.get())
+    }
+
+    /// Largest packet that the client takes.
+    pub(super) fn maximum_packet_size(&self) -> usize {
+        self.maximum_packet_size.get() as usize
     }
 
     /// Whether the core's packets have somewhere to go.
@@ -114,24 +149,35 @@ impl Connection {
         matches!(self.phase.get(), Phase::Connecting | Phase::Open)
     }
 
-    /// CONNACK is staged: from now on a DISCONNECT may be sent [MQTT-3.14.0-1].
-    pub(super) fn opened(&self) {
-        self.phase.set(Phase::Open);
+    /// Whether CONNACK is staged, so that a DISCONNECT may be [MQTT-3.14.0-1].
+    fn is_open(&self) -> bool {
+        self.phase.get() == Phase::Open
     }
 
     fn is_reading(&self) -> bool {
-        matches!(self.phase.get(), Phase::Fresh | Phase::Connecting | Phase::Open)
+        self.is_fresh() || self.takes_packets()
+    }
+
+    /// Lets go of what rests on changes up to `durable`.
+    pub(super) fn release(&self, durable: ChangeNumber) {
+        let acknowledgements = self.outgoing.borrow_mut().release(durable);
+        if acknowledgements > 0
+            && let Some(inbound) = &mut *self.inbound.borrow_mut()
+        {
+            inbound.acknowledged(acknowledgements);
+        }
     }
 
     // ------------------------------------------------------------------------------------------ the task
 
     /// The task: done when the connection is over.
-    pub(super) fn poll(self: &Rc<Self>, worker: &Worker, context: &mut Context<'_>) -> Poll<()> {
+    fn poll(self: &Rc<Self>, worker: &Worker, context: &mut Context<'_>) -> Poll<()> {
         self.waker.borrow_mut().get_or_insert_with(|| context.waker().clone());
         self.flush(worker);
         loop {
+            self.poll_authentication(worker, context);
             match self.phase.get() {
-                Phase::Fresh | Phase::Connecting | Phase::Open => {
+                Phase::Fresh | Phase::Authenticating | Phase::Connecting | Phase::Open => {
                     if worker.pauses(context) {
                         return Poll::Pending;
                     }
@@ -215,7 +261,11 @@ impl Connection {
             match frame::next(&bytes[consumed..], limit) {
                 Ok(Some(frame)) => {
                     consumed += frame.bytes.len();
-                    if self.is_fresh() { self.connect(worker, frame) } else { self.packet(worker, frame) }
+                    match self.phase.get() {
+                        Phase::Fresh => self.connect(worker, frame),
+                        Phase::Authenticating => self.packet_while_authenticating(worker, frame),
+                        _ => self.packet(worker, frame),
+                    }
                 }
                 Ok(None) => return consumed,
                 Err(reason) => self.violated(worker, reason),
@@ -230,25 +280,45 @@ impl Connection {
         let options = worker.connect_options();
         match translate::connect(self.id, frame, worker.now(), options, || worker.fresh_id()) {
             Ok(accepted) => {
-                self.phase.set(Phase::Connecting);
                 self.protocol.set(accepted.connect.protocol);
-                self.server_keep_alive_s.set(accepted.server_keep_alive_s);
-                self.inbound.replace(Some(accepted.inbound));
-                worker.identified(self, accepted.keep_alive_s);
-                worker.push(Input::Connect { connection: self.id, connect: accepted.connect });
+                self.maximum_packet_size.set(accepted.connect.maximum_packet_size.unwrap_or(u32::MAX));
+                if accepted.authentication.is_some() {
+                    self.begin_authentication(worker, Box::new(accepted));
+                } else {
+                    self.accept(worker, accepted);
+                }
             }
             Err(refusal) => {
                 tracing::debug!(connection = self.id.0, ?refusal, "refused a connection");
                 worker.options.counters.protocol_errors.add();
-                worker.stage(self, ChangeNumber(0), |out| encode::refusal(refusal, out));
-                self.close(worker);
+                match refusal {
+                    Refusal::Close => self.close(worker),
+                    Refusal::Told { protocol, reason, maximum_packet_size } => {
+                        self.protocol.set(protocol);
+                        self.maximum_packet_size.set(maximum_packet_size.unwrap_or(u32::MAX));
+                        self.refuse(worker, ChangeNumber(0), reason);
+                    }
+                }
             }
         }
     }
 
+    /// Nothing stands against the client but the core's bounds.
+    fn accept(&self, worker: &Worker, accepted: Accepted) {
+        let Accepted { connect, inbound, keep_alive_s, server_keep_alive_s, wishes, authentication: _ } = accepted;
+        worker.identified(self, keep_alive_s);
+        self.phase.set(Phase::Connecting);
+        self.server_keep_alive_s.set(server_keep_alive_s);
+        self.topic_alias_maximum.set(wishes.topic_alias_maximum.min(worker.options.topic_aliases));
+        self.problem_information.set(wishes.problem_information);
+        self.response_information.set(wishes.response_information);
+        self.inbound.replace(Some(inbound));
+        worker.push(Input::Connect { connection: self.id, connect });
+    }
+
     fn packet(self: &Rc<Self>, worker: &Worker, frame: Frame<'_>) {
         let understood = worker.hand_in(|inputs| match &mut *self.inbound.borrow_mut() {
-            Some(inbound) => inbound.understand(frame, worker.now(), inputs),
+            Some(inbound) => inbound.understand(frame, worker.terms(), inputs),
             None => Err(ReasonCode::ProtocolError),
         });
         match understood {
@@ -265,7 +335,9 @@ impl Connection {
                 };
                 if let Some((packet_id, step)) = answer {
                     worker.settle();
-                    self.say(worker, |out| encode::acknowledge(self.protocol(), packet_id, step, reason, out));
+                    if self.takes_packets() {
+                        self.acknowledge(worker, ChangeNumber(0), packet_id, (step, reason));
+                    }
                 }
             }
             Ok(Understood::Disconnect(disconnect)) => {
@@ -273,6 +345,7 @@ impl Connection {
                 worker.settle();
                 self.close(worker);
             }
+            Ok(Understood::Auth) => self.authenticate(worker, frame),
             Err(reason) => self.violated(worker, reason),
         }
     }
@@ -294,6 +367,14 @@ impl Connection {
             ReasonCode::ServerShuttingDown => {}
             _ => worker.options.counters.protocol_errors.add(),
         }
+        self.end(worker, reason);
+    }
+
+    /// The connection ends from our side; the client is told why, as far as it can be told.
+    fn end(self: &Rc<Self>, worker: &Worker, reason: ReasonCode) {
+        if self.phase.get() == Phase::Authenticating {
+            return self.refuse(worker, ChangeNumber(0), reason);
+        }
         if self.takes_packets() {
             worker.settle();
             worker.push(Input::ConnectionLost { connection: self.id });
@@ -312,18 +393,9 @@ impl Connection {
         worker.push(Input::ConnectionLost { connection: self.id });
         if self.phase.get() == Phase::Open && self.outgoing.borrow().is_untouched() {
             // Its CONNACK was dropped as well, so this is the first packet.
-            worker.stage(self, ChangeNumber(0), |out| encode::refused(self.protocol(), ReasonCode::ServerBusy, out));
-            return self.close(worker);
+            return self.refuse(worker, ChangeNumber(0), ReasonCode::ServerBusy);
         }
         self.close_with(worker, ChangeNumber(0), ReasonCode::ServerBusy);
-    }
-
-    /// Closes once all that is staged has left; a 5.0 client that was let in is told `reason`, if it is an error.
-    pub(super) fn close_with(self: &Rc<Self>, worker: &Worker, after: ChangeNumber, reason: ReasonCode) {
-        if self.phase.get() == Phase::Open && self.protocol() == Protocol::V5 && reason.is_error() {
-            worker.stage(self, after, |out| encode::disconnect(reason, out));
-        }
-        self.close(worker);
     }
 
     /// Closes once all that is staged has left.
@@ -333,6 +405,7 @@ impl Connection {
             self.phase.set(Phase::Closing);
             worker.linger(self);
             self.inbound.take();
+            self.authentication.forget();
             self.partial.take();
             self.wake();
         }
@@ -352,7 +425,7 @@ impl Connection {
     /// The sweep found that the deadline has passed.
     pub(super) fn expired(self: &Rc<Self>, worker: &Worker) {
         match self.phase.get() {
-            Phase::Fresh => {
+            Phase::Fresh | Phase::Authenticating => {
                 worker.options.counters.timeouts.add();
                 self.lost(worker);
             }
@@ -419,5 +492,29 @@ impl Connection {
             self.flushed_weight.set(0);
             worker.push(Input::Written { connection: self.id, bytes });
         }
+    }
+}
+
+/// A connection's task.
+pub(super) struct ConnectionTask {
+    /// Where it belongs.
+    worker: Rc<Worker>,
+    /// The connection.
+    connection: Rc<Connection>,
+}
+
+impl ConnectionTask {
+    pub(super) fn new(worker: Rc<Worker>, connection: Rc<Connection>) -> Self {
+        Self { worker, connection }
+    }
+}
+
+impl Future for ConnectionTask {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        ready!(self.connection.poll(&self.worker, context));
+        self.worker.forget(self.connection.id);
+        Poll::Ready(())
     }
 }

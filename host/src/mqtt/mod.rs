@@ -9,9 +9,13 @@
 mod frame;
 mod translate;
 
+mod aliases;
 mod encode;
+mod explain;
 mod outgoing;
 mod slots;
+
+pub mod authentication;
 
 mod connection;
 mod worker;
@@ -23,6 +27,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::{mpsc, watch};
 
+use self::authentication::Methods;
+use crate::config::Filter;
 use crate::driver::Driver;
 
 /// Bounds and wishes of the MQTT listener. `Default` is what `vespiary serve` uses without a configuration.
@@ -42,6 +48,17 @@ pub struct MqttOptions {
     pub keep_alive_maximum_s: Option<u16>,
     /// Highest topic alias that a client may set.
     pub topic_alias_maximum: u16,
+    /// Topic aliases used towards one client, at most; a client that takes fewer lowers it, one that takes none gets none.
+    pub topic_aliases: u16,
+    /// What nobody may subscribe to, nor to anything that one of these covers: refused with Not authorized (0x87).
+    pub denied_subscriptions: Vec<Filter>,
+    /// Other servers, named to 5.0 clients that are refused because the broker is full, and to all of them at a stop.
+    pub server_reference: Option<Arc<str>>,
+    /// Response Information for 5.0 clients that ask for it.
+    pub response_information: Option<Arc<str>>,
+    /// What 5.0 clients may authenticate by. A CONNECT that names another method is refused with Bad authentication method
+    /// (0x8C); one that names none is not held to any.
+    pub authentication_methods: Methods,
     /// Bytes that wait to be written to one client, acknowledgements included; beyond it the client does not read, and
     /// its connection is cut. Far above `Limits::unwritten_bytes`, at which its publishes stay in its queue.
     pub unwritten_bytes: usize,
@@ -62,6 +79,11 @@ impl Default for MqttOptions {
             connecting_sockets: 10_000,
             keep_alive_maximum_s: None,
             topic_alias_maximum: 16,
+            topic_aliases: 32,
+            denied_subscriptions: Vec::new(),
+            server_reference: None,
+            response_information: None,
+            authentication_methods: Methods::default(),
             unwritten_bytes: 8 << 20,
             store_backlog_bytes: 64 << 20,
             linger_timeout_ms: 2_000,
@@ -85,6 +107,8 @@ pub struct Counters {
     pub slow_clients: Counter,
     /// Connections closed because what they waited for could not be made durable.
     pub storage_failures: Counter,
+    /// Connections refused, or closed, because an authentication method said so.
+    pub failed_authentications: Counter,
     /// Publishes to topics that begin with `$`, dropped.
     pub denied_publishes: Counter,
 }
@@ -123,7 +147,8 @@ pub fn default_workers() -> usize {
 }
 
 /// Serves clients until `stop` is true or the store fails. Blocks: it starts the driver's workers, one thread each, and
-/// joins them. When it stops, 5.0 clients are told Server shutting down (0x8B), and wills are published.
+/// joins them. When it stops, 5.0 clients are told Server shutting down (0x8B), or Use another server (0x9C) where there is
+/// a Server Reference, and wills are published.
 pub fn serve(
     driver: Arc<Driver>,
     listener: std::net::TcpListener,

@@ -2,11 +2,15 @@
 //!
 //! A gate stands where the first packet begins that rests on a change not yet durable; nothing behind it leaves before
 //! the store has got that far, so packets keep their order and nothing is promised too soon. The buffer also knows how
-//! much of the [weight](vespiary_core::Message::weight) of its publishes has gone, which the core counts.
+//! much of the [weight](vespiary_core::Message::weight) of its publishes has gone, which the core counts, how many
+//! acknowledgements wait behind gates, and which topic aliases the client will know.
 
 use std::collections::VecDeque;
+use std::num::NonZeroU16;
 
 use vespiary_core::ChangeNumber;
+
+use super::aliases::Aliases;
 
 /// Written bytes in front of the buffer are moved out of the way once they are this many and half of it.
 const COMPACT_BYTES: usize = 64 << 10;
@@ -24,6 +28,8 @@ pub(super) struct Outgoing {
     gates: VecDeque<Gate>,
     /// Weight of the publishes among the bytes that have not left.
     weight: usize,
+    /// Topic aliases that these bytes and those before them set; `None` until one is.
+    aliases: Option<Box<Aliases>>,
 }
 
 /// Nothing from `position` on leaves before `after` is durable.
@@ -33,6 +39,8 @@ struct Gate {
     after: ChangeNumber,
     /// The position, counted like `Outgoing::base`.
     position: u64,
+    /// Acknowledgements between this gate and the next that end an exchange of the client.
+    acknowledgements: u16,
 }
 
 impl Outgoing {
@@ -54,9 +62,33 @@ impl Outgoing {
     /// Where the next packet is to be appended. It rests on the change `after`, of which `durable` are durable.
     pub(super) fn stage(&mut self, after: ChangeNumber, durable: ChangeNumber) -> &mut Vec<u8> {
         if after > durable && self.gates.back().is_none_or(|last| last.after < after) {
-            self.gates.push_back(Gate { after, position: self.base + self.bytes.len() as u64 });
+            let position = self.base + self.bytes.len() as u64;
+            self.gates.push_back(Gate { after, position, acknowledgements: 0 });
         }
         &mut self.bytes
+    }
+
+    /// Where the next publish is to be appended, like [`Outgoing::stage`], with the topic aliases.
+    pub(super) fn stage_aliased(
+        &mut self,
+        after: ChangeNumber,
+        durable: ChangeNumber,
+        maximum: NonZeroU16,
+    ) -> (&mut Vec<u8>, &mut Aliases) {
+        self.stage(after, durable);
+        (&mut self.bytes, self.aliases.get_or_insert_with(|| Box::new(Aliases::new(maximum))))
+    }
+
+    /// The packet staged last ends an exchange of the client. Says whether it may leave; if not, it is counted at its
+    /// gate.
+    pub(super) fn note_acknowledgement(&mut self) -> bool {
+        match self.gates.back_mut() {
+            None => true,
+            Some(gate) => {
+                gate.acknowledgements = gate.acknowledgements.saturating_add(1);
+                false
+            }
+        }
     }
 
     /// Adds to the weight of the publishes that are to leave.
@@ -64,18 +96,22 @@ impl Outgoing {
         self.weight += weight;
     }
 
-    /// Opens the gates up to `durable`.
-    pub(super) fn release(&mut self, durable: ChangeNumber) {
-        while self.gates.front().is_some_and(|gate| gate.after <= durable) {
-            self.gates.pop_front();
+    /// Opens the gates up to `durable`; gives the number of acknowledgements that they held.
+    pub(super) fn release(&mut self, durable: ChangeNumber) -> u16 {
+        let mut acknowledgements = 0;
+        while let Some(gate) = self.gates.pop_front_if(|gate| gate.after <= durable) {
+            acknowledgements = gate.acknowledgements.saturating_add(acknowledgements);
         }
+        acknowledgements
     }
 
-    /// Drops what stands behind the first gate: nobody waits until it is durable.
+    /// Drops what stands behind the first gate: nobody waits until it is durable. The client may not learn of topic aliases
+    /// that were set there, so all are set anew.
     pub(super) fn drop_held(&mut self) {
         if let Some(gate) = self.gates.front() {
             self.bytes.truncate((gate.position - self.base) as usize);
             self.gates.clear();
+            self.aliases = None;
             self.forget_if_all_has_left();
         }
     }
@@ -202,6 +238,44 @@ mod tests {
         assert!(!outgoing.is_empty());
         outgoing.drop_held();
         assert!(outgoing.is_empty());
+    }
+
+    #[test]
+    fn acknowledgements_count_from_when_their_gate_opens() {
+        let mut outgoing = Outgoing::default();
+        let mut acknowledge = |after, durable| {
+            stage(&mut outgoing, after, durable, b"a");
+            outgoing.note_acknowledgement()
+        };
+        // The fourth rests on nothing, and stands behind the third.
+        assert_eq!(
+            [(1, 1), (2, 1), (3, 1), (0, 1)].map(|(after, durable)| acknowledge(after, durable)),
+            [true, false, false, false]
+        );
+        assert_eq!(outgoing.release(ChangeNumber(1)), 0);
+        assert_eq!(outgoing.release(ChangeNumber(2)), 1);
+        assert_eq!(outgoing.release(ChangeNumber(9)), 2);
+        stage(&mut outgoing, 9, 9, b"a");
+        assert!(outgoing.note_acknowledgement());
+        assert_eq!(outgoing.release(ChangeNumber(9)), 0);
+    }
+
+    #[test]
+    fn aliases_that_were_never_sent_are_forgotten() {
+        let topic = vespiary_core::Topic::parse("topic").unwrap();
+        let mut outgoing = Outgoing::default();
+        let mut publish = |after, durable| {
+            let (_, aliases) = outgoing.stage_aliased(ChangeNumber(after), ChangeNumber(durable), NonZeroU16::MIN);
+            let known = aliases.find(&topic).is_some();
+            if !known {
+                aliases.assign(&topic);
+            }
+            known
+        };
+        assert_eq!([publish(0, 0), publish(0, 0), publish(1, 0)], [false, true, true]);
+        outgoing.drop_held();
+        let (_, aliases) = outgoing.stage_aliased(ChangeNumber(0), ChangeNumber(0), NonZeroU16::MIN);
+        assert_eq!(aliases.find(&topic), None);
     }
 
     #[test]

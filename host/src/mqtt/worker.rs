@@ -5,27 +5,28 @@
 //! connection's buffer, and writes once per connection. No message hops between threads unless its receiver's
 //! socket is another worker's. Worker 0 accepts, and sees to the broker's deadlines.
 
+mod admit;
 mod waiting;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::future::Future;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::Waker;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, watch};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::LocalSet;
-use vespiary_core::event::{AcknowledgeStep, ConnectionId, Packet, Protocol, ReasonCode};
-use vespiary_core::{ChangeNumber, Effect, Input, Timestamp};
+use vespiary_core::event::{ConnectionId, Delivery, Packet, PacketId, ReasonCode};
+use vespiary_core::{ChangeNumber, Effect, Input, Limits, Timestamp};
+
+pub(super) use admit::Source;
 
 use super::connection::Connection;
-use super::encode::{self, Announcement, Publishes};
+use super::encode::Publishes;
 use super::slots::{NEVER, Slots};
-use super::translate::ConnectOptions;
+use super::translate::{ConnectOptions, Terms};
 use super::{MqttOptions, ServeError};
 use crate::clock::wall_clock;
 use crate::driver::Driver;
@@ -36,23 +37,16 @@ pub(super) const HANDOVER_SOCKETS: usize = 1024;
 /// Bytes that one read takes at most.
 const SCRATCH_BYTES: usize = 64 << 10;
 
+/// Bytes staged for one connection after which they are written before the turn ends: they are then still in the
+/// processor's cache, and their buffer is one of those that are kept.
+const WRITE_AT_BYTES: usize = 32 << 10;
+
 /// Buffers that are kept for connections that need one, and the largest that is kept.
 const SPARE_BUFFERS: usize = 256;
 const SPARE_BUFFER_BYTES: usize = 64 << 10;
 
 /// Milliseconds between two sweeps over the connections' deadlines.
 const SWEEP_MS: u64 = 500;
-
-/// Milliseconds without new sockets after the system had none left.
-const ACCEPT_PAUSE_MS: u64 = 50;
-
-/// Where a worker's sockets come from.
-pub(super) enum Source {
-    /// Accepted here, and handed round to the others.
-    Listener(std::net::TcpListener, Vec<mpsc::Sender<std::net::TcpStream>>),
-    /// Handed over by worker 0.
-    Handover(mpsc::Receiver<std::net::TcpStream>),
-}
 
 /// What a worker's tasks share.
 #[derive(Debug)]
@@ -178,54 +172,6 @@ impl Worker {
         }
     }
 
-    async fn accept(self: Rc<Self>, listener: TcpListener, others: Vec<mpsc::Sender<std::net::TcpStream>>) {
-        let mut next = 0;
-        loop {
-            let stream = match listener.accept().await {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    // Either the peer is gone already, or there are no descriptors or no memory left.
-                    tracing::warn!(%error, "failed to accept a connection");
-                    tokio::time::sleep(Duration::from_millis(ACCEPT_PAUSE_MS)).await;
-                    continue;
-                }
-            };
-            self.options.counters.accepted.add();
-            let taken = match others.get(next) {
-                None => self.admit(stream),
-                Some(other) => stream.into_std().is_ok_and(|stream| other.try_send(stream).is_ok()),
-            };
-            if !taken {
-                self.options.counters.turned_away.add();
-            }
-            next = (next + 1) % (others.len() + 1);
-        }
-    }
-
-    async fn take_over(self: Rc<Self>, mut sockets: mpsc::Receiver<std::net::TcpStream>) {
-        while let Some(socket) = sockets.recv().await {
-            if !TcpStream::from_std(socket).is_ok_and(|stream| self.admit(stream)) {
-                self.options.counters.turned_away.add();
-            }
-        }
-    }
-
-    /// Makes a socket a connection with a task, unless there are too many.
-    fn admit(self: &Rc<Self>, stream: TcpStream) -> bool {
-        // A turn's output is one write already; waiting for more to send with it would only delay it. If the option
-        // cannot be set, the socket works all the same.
-        let _ = stream.set_nodelay(true);
-        if self.fresh.get() >= self.options.connecting_sockets {
-            return false;
-        }
-        let deadline = self.ticks_from_now(self.options.connect_timeout_ms);
-        let slot = self.slots.borrow_mut().insert(deadline, |id| Connection::new(id, stream));
-        let Some(connection) = slot else { return false };
-        self.fresh.set(self.fresh.get() + 1);
-        tokio::task::spawn_local(ConnectionTask { worker: self.clone(), connection });
-        true
-    }
-
     /// Takes a turn whenever there is something to take one for.
     async fn take_turns(self: Rc<Self>) {
         let mut timer = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
@@ -237,6 +183,11 @@ impl Worker {
                 () = &mut timer, if armed.is_some() => armed = None,
             }
             self.take_turn();
+            while self.has_more_to_do() {
+                // Sockets that have become ready are read in between, so nobody waits for all of it.
+                tokio::task::yield_now().await;
+                self.take_turn();
+            }
             let deadline = if self.index == 0 { self.driver.next_deadline() } else { None };
             if deadline != armed {
                 armed = deadline;
@@ -246,6 +197,11 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// Whether the broker left something for its next turn, which worker 0 then takes at once.
+    fn has_more_to_do(&self) -> bool {
+        self.index == 0 && self.driver.next_deadline().is_some_and(|deadline| deadline <= wall_clock())
     }
 
     /// Looks at all deadlines, now and then.
@@ -336,13 +292,25 @@ impl Worker {
                 if let Some(connection) = self.slots.borrow().find(*connection)
                     && connection.takes_packets()
                 {
-                    let append = |out: &mut Vec<u8>| publishes.append(delivery, connection.protocol(), out);
-                    self.stage_weighing(connection, *after, delivery.message.weight(), append);
+                    let weight = delivery.message.weight();
+                    self.stage_publish(connection, *after, (delivery, delivery.packet_id, weight), publishes);
+                }
+            }
+            Effect::FanOut(fan_out) => {
+                let (delivery, slots) = (&fan_out.delivery, self.slots.borrow());
+                let weight = delivery.message.weight();
+                for receiver in &fan_out.to {
+                    if let Some(connection) = slots.find(receiver.connection)
+                        && connection.takes_packets()
+                    {
+                        let publish = (delivery, receiver.packet_id, weight);
+                        self.stage_publish(connection, ChangeNumber(0), publish, publishes);
+                    }
                 }
             }
             Effect::Send { connection, after, packet } => {
                 if let Some(connection) = self.find(*connection) {
-                    self.send(&connection, *after, packet);
+                    connection.answer(self, *after, packet);
                 }
             }
             Effect::Close { connection, after, reason } => {
@@ -361,62 +329,44 @@ impl Worker {
         }
     }
 
-    fn send(&self, connection: &Rc<Connection>, after: ChangeNumber, packet: &Packet) {
-        let protocol = connection.protocol();
-        match *packet {
-            Packet::Publish(_) => debug_assert!(false, "a publish is staged with its weight"),
-            Packet::Acknowledge { packet_id, step, reason } => {
-                if protocol == Protocol::V3 && refuses_publish(step, reason) {
-                    // 3.1.1 knows no refusal: the client keeps its message and may send it again when it is back
-                    // [3.1.1: MQTT-3.3.5-2].
-                    self.push(Input::ConnectionLost { connection: connection.id });
-                    return connection.close(self);
-                }
-                self.stage(connection, after, |out| encode::acknowledge(protocol, packet_id, step, reason, out));
-            }
-            Packet::Suback { packet_id, ref reasons } => {
-                self.stage(connection, after, |out| encode::suback(protocol, packet_id, reasons, out));
-            }
-            Packet::Unsuback { packet_id, ref reasons } => {
-                self.stage(connection, after, |out| encode::unsuback(protocol, packet_id, reasons, out));
-            }
-            Packet::Connack { session_present, session_expiry_s, ref assigned_client_id } => {
-                let announcement = Announcement {
-                    session_present,
-                    session_expiry_s,
-                    assigned_client_id: assigned_client_id.clone(),
-                    server_keep_alive_s: connection.server_keep_alive_s.get(),
-                    receive_maximum: self.driver.limits().receive_maximum,
-                    maximum_packet_size: u32::try_from(self.options.packet_bytes).unwrap_or(u32::MAX),
-                    topic_alias_maximum: self.options.topic_alias_maximum,
-                };
-                connection.opened();
-                self.stage(connection, after, |out| encode::connack(protocol, announcement, out));
-            }
-            Packet::Refused { reason } => {
-                self.stage(connection, after, |out| encode::refused(protocol, reason, out));
-                connection.close(self);
-            }
-        }
-    }
-
     /// Appends a packet to what a connection is about to write. It is written when the turn ends.
     pub(super) fn stage(&self, connection: &Rc<Connection>, after: ChangeNumber, packet: impl FnOnce(&mut Vec<u8>)) {
-        self.stage_weighing(connection, after, 0, packet);
+        let mut outgoing = connection.outgoing.borrow_mut();
+        outgoing.lend(|| self.buffer());
+        packet(outgoing.stage(after, self.durable.get()));
+        self.list_as_dirty(connection);
     }
 
-    /// Appends a packet that counts with a weight.
-    fn stage_weighing(
+    /// Appends a publish with its packet identifier and its weight. If much has come together then, it is written at once.
+    fn stage_publish(
         &self,
         connection: &Rc<Connection>,
         after: ChangeNumber,
-        weight: usize,
-        packet: impl FnOnce(&mut Vec<u8>),
+        (delivery, packet_id, weight): (&Delivery, Option<PacketId>, usize),
+        publishes: &mut Publishes,
     ) {
         let mut outgoing = connection.outgoing.borrow_mut();
         outgoing.lend(|| self.buffer());
         outgoing.add_weight(weight);
-        packet(outgoing.stage(after, self.durable.get()));
+        let before = outgoing.unwritten();
+        let durable = self.durable.get();
+        match connection.topic_alias_maximum() {
+            None => publishes.append(delivery, packet_id, connection.protocol(), outgoing.stage(after, durable)),
+            Some(maximum) => {
+                let (out, aliases) = outgoing.stage_aliased(after, durable, maximum);
+                publishes.append_aliased(delivery, packet_id, aliases, connection.maximum_packet_size(), out);
+            }
+        }
+        let is_much = before / WRITE_AT_BYTES != outgoing.unwritten() / WRITE_AT_BYTES;
+        drop(outgoing);
+        self.list_as_dirty(connection);
+        if is_much {
+            connection.flush(self);
+        }
+    }
+
+    /// Something is staged on a connection.
+    fn list_as_dirty(&self, connection: &Rc<Connection>) {
         if !connection.dirty.replace(true) {
             let mut dirty = self.dirty.borrow_mut();
             // Outside of a turn, nothing else may come to write it.
@@ -425,6 +375,11 @@ impl Worker {
             }
             dirty.push(connection.clone());
         }
+    }
+
+    /// A connection is over.
+    pub(super) fn forget(&self, id: ConnectionId) {
+        self.slots.borrow_mut().remove(id);
     }
 
     fn find(&self, id: ConnectionId) -> Option<Rc<Connection>> {
@@ -449,6 +404,20 @@ impl Worker {
     /// The time of what is being read.
     pub(super) fn now(&self) -> Timestamp {
         self.now.get()
+    }
+
+    /// What packets that follow CONNECT are held to.
+    pub(super) fn terms(&self) -> Terms<'_> {
+        Terms {
+            now: self.now.get(),
+            receive_maximum: self.limits().receive_maximum,
+            denied_subscriptions: &self.options.denied_subscriptions,
+        }
+    }
+
+    /// The broker's bounds.
+    pub(super) fn limits(&self) -> &Limits {
+        self.driver.limits()
     }
 
     pub(super) fn read_the_clock(&self) {
@@ -512,28 +481,5 @@ impl Worker {
         if (1..=SPARE_BUFFER_BYTES).contains(&buffer.capacity()) && spare.len() < SPARE_BUFFERS {
             spare.push(buffer);
         }
-    }
-}
-
-/// Whether an acknowledgement says that the client's message was not taken.
-fn refuses_publish(step: AcknowledgeStep, reason: ReasonCode) -> bool {
-    matches!(step, AcknowledgeStep::Puback | AcknowledgeStep::Pubrec) && reason.is_error()
-}
-
-/// A connection's task.
-struct ConnectionTask {
-    /// Where it belongs.
-    worker: Rc<Worker>,
-    /// The connection.
-    connection: Rc<Connection>,
-}
-
-impl Future for ConnectionTask {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        ready!(self.connection.poll(&self.worker, context));
-        self.worker.slots.borrow_mut().remove(self.connection.id);
-        Poll::Ready(())
     }
 }

@@ -52,7 +52,11 @@ impl Plugins {
             Effect::PluginRemoved { plugin, after } => self.with(&plugin, |plugin| {
                 plugin.run(|run| run.answered = Some(Ok(after)));
             }),
-            Effect::Send { .. } | Effect::Close { .. } | Effect::Load { .. } | Effect::Dropped { .. } => {}
+            Effect::Send { .. }
+            | Effect::FanOut(_)
+            | Effect::Close { .. }
+            | Effect::Load { .. }
+            | Effect::Dropped { .. } => {}
         }
     }
 

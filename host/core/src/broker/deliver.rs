@@ -7,8 +7,8 @@ use std::sync::Arc;
 use super::stored::Parcel;
 use super::{Broker, packet_size};
 use crate::event::{
-    AcknowledgeStep, Change, ChangeNumber, ConnectionId, Delivery, DropReason, Effect, Effects, Packet, PacketId,
-    QueueEntry, ReasonCode, ShareNumber,
+    AcknowledgeStep, Change, ChangeNumber, ConnectionId, Delivery, DropReason, Effect, Effects, FanOut, Packet,
+    PacketId, QueueEntry, ReasonCode, Receiver, ShareNumber,
 };
 use crate::key::SessionKey;
 use crate::message::{Message, Qos, Timestamp};
@@ -66,21 +66,13 @@ impl Broker {
         effects: &mut Effects,
     ) {
         let session = &mut self.sessions[to.session];
-        let packet_id = (to.qos != Qos::AtMostOnce).then(|| session.outbound.window.next_packet_id());
-        let delivery = Delivery {
-            message: parcel.message.clone(),
-            packet_id,
-            qos: to.qos,
-            retain: to.retain,
-            dup: false,
-            expiry_s: remaining_s(&parcel.message, now),
-            subscription_identifiers: to.identifiers.clone(),
-        };
-        if session.is_too_large(&delivery) {
+        let message = &parcel.message;
+        if session.is_too_large(message, to.qos, to.identifiers.as_deref()) {
             effects.drop_counted(DropReason::TooLargeForClient, 1);
             return;
         }
         session.unwritten_bytes += parcel.weight;
+        let packet_id = (to.qos != Qos::AtMostOnce).then(|| session.outbound.window.next_packet_id());
         let mut after = ChangeNumber(0);
         if let Some(packet_id) = packet_id {
             let (qos, share, weight) = (to.qos, to.share, parcel.noted_weight());
@@ -89,12 +81,30 @@ impl Broker {
             if session.durable {
                 (place, after) = self.store_entry(&to, Some(packet_id), parcel, effects);
             } else if share.is_some() {
-                content = Some(parcel.message.clone());
+                content = Some(message.clone());
             }
             let in_flight = InFlight { packet_id, share, qos, released: false, counted: true, weight, place, content };
             self.sessions[to.session].outbound.push_in_flight(in_flight);
         }
-        effects.list.push(Effect::Send { connection, after, packet: Packet::Publish(delivery) });
+        let message = &parcel.message;
+        let folds = parcel.has_many_receivers && after == ChangeNumber(0) && to.identifiers.is_none();
+        if folds && let Some(fan_out) = effects.open_fan_out(message, to.qos, to.retain) {
+            return fan_out.to.push(Receiver { connection, packet_id });
+        }
+        let delivery = Delivery {
+            message: message.clone(),
+            packet_id,
+            qos: to.qos,
+            retain: to.retain,
+            dup: false,
+            expiry_s: remaining_s(message, now),
+            subscription_identifiers: to.identifiers,
+        };
+        effects.list.push(if folds {
+            Effect::FanOut(Box::new(FanOut { delivery, to: vec![Receiver { connection, packet_id }] }))
+        } else {
+            Effect::Send { connection, after, packet: Packet::Publish(delivery) }
+        });
     }
 
     fn enqueue(&mut self, now: Timestamp, to: Addressee, parcel: &mut Parcel, effects: &mut Effects) {
@@ -217,7 +227,7 @@ impl Broker {
         let Some(delivery) = session.outbound.next_queued().map(|entry| entry.delivery(now, packet_id)) else {
             return false;
         };
-        if session.is_too_large(&delivery) {
+        if session.is_too_large(&delivery.message, delivery.qos, delivery.subscription_identifiers.as_deref()) {
             self.drop_queued(key, DropReason::TooLargeForClient, effects);
             return true;
         }
@@ -258,7 +268,7 @@ impl Broker {
             return true;
         }
         let delivery = Delivery { dup: true, ..entry.delivery(now, Some(packet_id)) };
-        if session.is_too_large(&delivery) {
+        if session.is_too_large(&delivery.message, delivery.qos, delivery.subscription_identifiers.as_deref()) {
             effects.drop_counted(DropReason::TooLargeForClient, 1);
             self.let_go(key, entry.place, effects);
             return true;
@@ -286,8 +296,11 @@ impl Session {
     }
 
     /// Whether a PUBLISH is larger than its client takes [MQTT-3.1.2-24].
-    fn is_too_large(&self, delivery: &Delivery) -> bool {
-        self.maximum_packet_size.is_some_and(|maximum| packet_size::publish(self.protocol, delivery) > maximum as usize)
+    fn is_too_large(&self, message: &Message, qos: Qos, identifiers: Option<&[u32]>) -> bool {
+        self.maximum_packet_size.is_some_and(|maximum| {
+            let has = (qos != Qos::AtMostOnce, message.expires_at.is_some());
+            packet_size::publish(self.protocol, message, has, identifiers) > maximum as usize
+        })
     }
 }
 

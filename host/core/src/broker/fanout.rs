@@ -89,6 +89,7 @@ impl Broker {
         let Some(mut fan_out) = self.fan_outs.messages.pop_front() else { return };
         let end = fan_out.targets.len().min(fan_out.served + self.limits.fan_out_per_turn.max(1));
         let mut parcel = Parcel::new(fan_out.message.clone());
+        parcel.has_many_receivers = true;
         for &target in &fan_out.targets[fan_out.served..end] {
             let session = self.sessions.get_mut(target.session);
             if session.is_some_and(|session| session.born < fan_out.born_before && session.connection.is_some()) {

@@ -1,24 +1,29 @@
 //! How long a PUBLISH is on the wire, exactly, without encoding it: what a client's Maximum Packet Size is compared with.
 
-use crate::event::{Delivery, Protocol};
+use crate::event::Protocol;
+use crate::message::{Message, MessageProperties};
 
 /// Bytes of a PUBLISH packet with its fixed header.
-pub(super) fn publish(protocol: Protocol, delivery: &Delivery) -> usize {
-    let message = &delivery.message;
-    let packet_id = if delivery.packet_id.is_some() { 2 } else { 0 };
+pub(super) fn publish(
+    protocol: Protocol,
+    message: &Message,
+    (has_packet_id, has_expiry): (bool, bool),
+    identifiers: Option<&[u32]>,
+) -> usize {
+    let packet_id = if has_packet_id { 2 } else { 0 };
     let properties = match protocol {
         Protocol::V3 => 0,
-        Protocol::V5 => with_length(properties(delivery)),
+        Protocol::V5 => with_length(properties(message.properties.as_deref(), has_expiry, identifiers)),
     };
     1 + with_length(2 + message.topic.as_str().len() + packet_id + properties + message.payload.len())
 }
 
 /// Bytes of the properties, without their length.
-fn properties(delivery: &Delivery) -> usize {
-    let expiry = if delivery.expiry_s.is_some() { 5 } else { 0 };
-    let identifiers = delivery.subscription_identifiers.as_deref().unwrap_or_default();
+fn properties(properties: Option<&MessageProperties>, has_expiry: bool, identifiers: Option<&[u32]>) -> usize {
+    let expiry = if has_expiry { 5 } else { 0 };
+    let identifiers = identifiers.unwrap_or_default();
     let identifiers: usize = identifiers.iter().map(|&identifier| 1 + variable_length(identifier as usize)).sum();
-    let Some(properties) = &delivery.message.properties else { return expiry + identifiers };
+    let Some(properties) = properties else { return expiry + identifiers };
     let user: usize = properties.user_properties.iter().map(|(name, value)| 5 + name.len() + value.len()).sum();
     expiry
         + identifiers

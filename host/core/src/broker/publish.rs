@@ -186,6 +186,7 @@ impl Broker {
             self.put_off(now, &message, &mut routing.targets, &routing.merged, effects);
         }
         let mut parcel = Parcel::new(message);
+        parcel.has_many_receivers = routing.targets.len() > 1;
         for target in routing.targets.drain(..) {
             let to = self.addressee(&target, &parcel.message, &routing.merged);
             self.deliver(now, to, &mut parcel, effects);

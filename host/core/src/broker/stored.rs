@@ -18,6 +18,8 @@ pub(super) struct Parcel {
     pub(super) message: Arc<Message>,
     /// Its weight.
     pub(super) weight: usize,
+    /// Whether it goes to several clients at the same time, so that one effect may stand for all.
+    pub(super) has_many_receivers: bool,
     /// Its name on disk, once a durable queue has taken it.
     stored: Option<MessageId>,
 }
@@ -34,7 +36,7 @@ pub(super) struct Identifiers {
 impl Parcel {
     pub(super) fn new(message: Arc<Message>) -> Self {
         let weight = message.weight();
-        Self { message, weight, stored: None }
+        Self { message, weight, has_many_receivers: false, stored: None }
     }
 
     /// A message that a durable queue holds already.

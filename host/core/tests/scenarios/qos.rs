@@ -322,7 +322,7 @@ fn a_message_that_is_too_large_for_a_client_is_dropped_for_it_alone() {
             pub gets Puback 1
         pub publishes a on qos 1 id 1
             v3 gets a on qos 1 id 2
-            v5 gets a on qos 1 id 2
+            v5 gets a on qos 1 id 1
             pub gets Puback 1
         ",
     );

@@ -166,7 +166,9 @@ impl Run {
         restored.check_invariants();
         assert_eq!(restored.durable_state(), self.broker.durable_state(), "restored equals live after {line:?}");
         let mut told = Vec::new();
-        for effect in std::mem::take(&mut self.effects.list) {
+        let effects = std::mem::take(&mut self.effects.list).into_iter();
+        let effects: Vec<Effect> = effects.flat_map(Effect::unfold).collect();
+        for effect in effects {
             match (&effect, &mut self.loads) {
                 (Effect::Load { .. }, None) => told.extend(self.answer(&effect, line)),
                 (Effect::Load { .. }, Some(loads)) => loads.push(effect),
@@ -444,7 +446,7 @@ impl Run {
             }
             Effect::PluginRefused { plugin, reason } => format!("{} is refused: {reason:?}", plugin.0),
             Effect::PluginRemoved { plugin, after } => format!("{} is gone{}", plugin.0, wait(after)),
-            Effect::Load { .. } => unreachable!("what is to be read is not told"),
+            Effect::Load { .. } | Effect::FanOut(_) => unreachable!("neither is told as it is"),
             Effect::Dropped { reason, count } => format!("dropped: {count} {reason:?}"),
         }
     }

@@ -285,9 +285,9 @@ impl Link {
                 }
                 Received::Answer { packet_id, reasons } => session.answered(packet_id, &reasons),
                 Received::Pong => self.pinged = None,
-                Received::Disconnect { reason } => {
+                Received::Disconnect { reason, text } => {
                     let address = self.kept.options.address.clone();
-                    return Err(Stop::Said(ClientError::ClosedByBroker { address, reason }));
+                    return Err(Stop::Said(ClientError::ClosedByBroker { address, reason, text }));
                 }
                 Received::Connack(_) => return Err(WireError::Unexpected("a second CONNACK").into()),
             }

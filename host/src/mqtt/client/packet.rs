@@ -29,8 +29,8 @@ pub(super) enum Received {
     Answer { packet_id: PacketId, reasons: Vec<Reason> },
     /// PINGRESP.
     Pong,
-    /// DISCONNECT (5.0).
-    Disconnect { reason: Reason },
+    /// DISCONNECT (5.0), with what the broker says about it.
+    Disconnect { reason: Reason, text: Option<String> },
 }
 
 /// CONNACK, with the bounds that the broker sets.
@@ -271,7 +271,10 @@ fn from_v5(packet: v5::codec::Packet) -> Result<Received, WireError> {
             Ok(Received::Answer { packet_id: ack.packet_id, reasons })
         }
         Packet::PingResponse => Ok(Received::Pong),
-        Packet::Disconnect(disconnect) => Ok(Received::Disconnect { reason: Reason(disconnect.reason_code.into()) }),
+        Packet::Disconnect(disconnect) => Ok(Received::Disconnect {
+            reason: Reason(disconnect.reason_code.into()),
+            text: disconnect.reason_string.as_ref().map(ToString::to_string),
+        }),
         Packet::Auth(_) => Err(WireError::Unexpected("AUTH without being asked")),
         Packet::Connect(_) | Packet::Subscribe(_) | Packet::Unsubscribe(_) | Packet::PingRequest => {
             Err(WireError::Unexpected("a packet that only clients send"))

@@ -1,9 +1,17 @@
 //! The real workers and the real store behind real sockets, driven with bytes written by hand.
 
-mod closing;
 mod failing;
 mod opening;
 mod publishing;
+
+mod aliases;
+mod explaining;
+mod quota;
+
+mod authenticating;
+
+mod closing;
+mod hardening;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -87,6 +95,16 @@ impl Served {
         client
     }
 
+    /// A 5.0 client that sends these properties with CONNECT, connected with a clean start and no keep-alive; and what it
+    /// was answered.
+    fn v5_with(&self, client_id: &str, properties: &[u8]) -> (Client, Vec<u8>) {
+        let mut client = self.socket();
+        client.send(&connect_with(client_id, properties));
+        let connack = client.packet();
+        assert_eq!((connack[0], connack[2], connack[3]), (0x20, 0, 0), "{connack:02x?}");
+        (client, connack)
+    }
+
     fn stop(mut self) -> Result<(), ServeError> {
         self.stop.send(true).unwrap();
         self.thread.take().unwrap().join().unwrap()
@@ -147,6 +165,14 @@ impl Client {
         assert!(rest.is_empty(), "nothing is left to read: {rest:?}");
     }
 
+    /// The broker says DISCONNECT with this reason, and what is wrong.
+    #[track_caller]
+    fn expect_disconnect(&mut self, reason: u8) {
+        let packet = self.packet();
+        assert_eq!((packet[0], packet[2]), (0xE0, reason), "{packet:02x?}");
+        assert_eq!(packet[4], 0x1F, "a reason string in {packet:02x?}");
+    }
+
     /// The broker closes in whatever way.
     fn expect_gone(&mut self) {
         let mut rest = [0; 4096];
@@ -173,6 +199,15 @@ fn connect(level: u8, flags: u8, keep_alive_s: u16, client_id: &str) -> Vec<u8> 
     frame(0x10, &body)
 }
 
+/// CONNECT of 5.0 with a clean start, no keep-alive and properties.
+fn connect_with(client_id: &str, properties: &[u8]) -> Vec<u8> {
+    let mut body = vec![0, 4, b'M', b'Q', b'T', b'T', 5, 2, 0, 0, properties.len() as u8];
+    body.extend(properties);
+    body.extend((client_id.len() as u16).to_be_bytes());
+    body.extend(client_id.as_bytes());
+    frame(0x10, &body)
+}
+
 /// SUBSCRIBE to one filter, in the form of `level`.
 fn subscribe(level: u8, packet_id: u8, filter: &str, qos: u8) -> Vec<u8> {
     let mut body = vec![0, packet_id];
@@ -183,6 +218,19 @@ fn subscribe(level: u8, packet_id: u8, filter: &str, qos: u8) -> Vec<u8> {
     body.extend(filter.as_bytes());
     body.push(qos);
     frame(0x82, &body)
+}
+
+/// PUBLISH of 5.0 with properties; a packet identifier of 0 is left out.
+fn publish_with(first: u8, topic: &str, packet_id: u16, properties: &[u8], payload: &[u8]) -> Vec<u8> {
+    let mut body = (topic.len() as u16).to_be_bytes().to_vec();
+    body.extend(topic.as_bytes());
+    if packet_id != 0 {
+        body.extend(packet_id.to_be_bytes());
+    }
+    body.push(properties.len() as u8);
+    body.extend(properties);
+    body.extend(payload);
+    frame(first, &body)
 }
 
 /// PUBLISH, in the form of `level`; a packet identifier of 0 is left out.

@@ -79,26 +79,15 @@ fn properties_arrive_unchanged_and_an_alias_stands_for_its_topic() {
 }
 
 #[test]
-fn shared_subscriptions_are_refused() {
-    let served = served();
-    let mut client = served.v5("five");
-    client.send(&subscribe(5, 1, "$share/g/t", 1));
-    client.expect(&[0x90, 4, 0, 1, 0, 0x9E]);
-    let mut client = served.v3("three");
-    client.send(&subscribe(4, 1, "$share/g/t", 1));
-    client.expect(&[0x90, 3, 0, 1, 0x80]);
-}
-
-#[test]
 fn topics_that_begin_with_a_dollar_are_the_broker_s() {
     let served = served();
     let mut watcher = subscriber(&served, 4, "watcher", "$SYS/#", 0);
     let mut client = served.v5("five");
     client.send(&publish(5, 0x30, "$SYS/x", 0, b""));
     client.send(&publish(5, 0x32, "$SYS/x", 1, b""));
-    client.expect(&[0x40, 3, 0, 1, 0x87]);
+    assert_eq!(client.packet()[2..5], [0, 1, 0x87]);
     client.send(&publish(5, 0x34, "$SYS/x", 2, b""));
-    client.expect(&[0x50, 3, 0, 2, 0x87]);
+    assert_eq!(client.packet()[2..5], [0, 2, 0x87]);
     let mut client = served.v3("three");
     client.send(&publish(4, 0x32, "$SYS/x", 1, b""));
     client.expect(&[0x40, 2, 0, 1]);

@@ -1,7 +1,7 @@
 //! CONNECT (section 3.1): which MQTT a client speaks, and everything that it says about itself.
 //!
-//! Nothing of CONNECT is kept but what [`Accepted`] holds. User name and password are read and not used: whoever
-//! reaches the listener may connect.
+//! Nothing of CONNECT is kept but what [`Accepted`] holds. A password is read and not used, a user name only together
+//! with an authentication method: without one, whoever reaches the listener may connect.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use vespiary_core::message::MessageProperties;
 use vespiary_core::{Message, Timestamp, Topic};
 
 use super::publish::check_payload;
-use super::{Inbound, decode_v3, decode_v5, quality, response_topic, topic_reason, without_nul};
+use super::{Inbound, Quota, decode_v3, decode_v5, quality, response_topic, topic_reason, without_nul};
 use crate::mqtt::frame::{Fields, Frame, PacketType};
 
 /// What the broker wants of a connection.
@@ -35,6 +35,44 @@ pub(in crate::mqtt) struct Accepted {
     pub(in crate::mqtt) keep_alive_s: u16,
     /// Server Keep Alive to announce, where it is not what the client asked for.
     pub(in crate::mqtt) server_keep_alive_s: Option<u16>,
+    /// For the packets that it gets.
+    pub(in crate::mqtt) wishes: Wishes,
+    /// How it wants to authenticate; without, it does not.
+    pub(in crate::mqtt) authentication: Option<AuthenticationRequest>,
+}
+
+/// What a client wants of the packets that it gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::mqtt) struct Wishes {
+    /// Highest topic alias that it takes (section 3.1.2.11.5).
+    pub(in crate::mqtt) topic_alias_maximum: u16,
+    /// Which packets may have a Reason String, beside CONNACK and DISCONNECT.
+    pub(in crate::mqtt) problem_information: ProblemInformation,
+    /// Whether it wants Response Information in CONNACK [MQTT-3.1.2-28].
+    pub(in crate::mqtt) response_information: bool,
+}
+
+/// Request Problem Information (section 3.1.2.11.7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::mqtt) enum ProblemInformation {
+    /// 0: no Reason Strings but in CONNACK and DISCONNECT [MQTT-3.1.2-29].
+    Refused,
+    /// Not there, which stands for 1. Acknowledgements of single publishes go without all the same: who has not thought
+    /// of them may not read more than a reason code there, and a publisher at a bound gets many.
+    Unsaid,
+    /// 1.
+    Wanted,
+}
+
+/// How a client wants to authenticate (section 4.12).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::mqtt) struct AuthenticationRequest {
+    /// Authentication Method.
+    pub(in crate::mqtt) method: Arc<str>,
+    /// User name.
+    pub(in crate::mqtt) user_name: Option<Arc<str>>,
+    /// Authentication Data.
+    pub(in crate::mqtt) data: Option<Box<[u8]>>,
 }
 
 /// How a connection is turned away.
@@ -42,10 +80,22 @@ pub(in crate::mqtt) struct Accepted {
 pub(in crate::mqtt) enum Refusal {
     /// Closed without a word.
     Close,
-    /// CONNACK of 3.1.1 with this return code.
-    V3(v3::codec::ConnectAckReason),
-    /// CONNACK of 5.0 with this reason code.
-    V5(v5::codec::ConnectAckReason),
+    /// CONNACK.
+    Told {
+        /// Its form.
+        protocol: Protocol,
+        /// Why.
+        reason: ReasonCode,
+        /// Largest packet that the client takes, as far as is known.
+        maximum_packet_size: Option<u32>,
+    },
+}
+
+impl Refusal {
+    /// A CONNACK to a client of which nothing but the version is known.
+    fn told(protocol: Protocol, reason: ReasonCode) -> Self {
+        Self::Told { protocol, reason, maximum_packet_size: None }
+    }
 }
 
 /// Bits of the connect flags (section 3.1.2.3).
@@ -74,7 +124,7 @@ pub(in crate::mqtt) fn connect(
             Ok(accept(connection, client, options, fresh_id))
         }
         Protocol::V5 => {
-            let client = understand_v5(frame, now).map_err(Refusal::V5)?;
+            let client = understand_v5(frame, now)?;
             Ok(accept(connection, client, options, fresh_id))
         }
     }
@@ -91,10 +141,10 @@ fn version(body: &[u8]) -> Result<Protocol, Refusal> {
         // A client of the future understands the 5.0 form [MQTT-3.1.2-2]. A Mosquitto bridge sets the top bit of level
         // 3 or 4, and tries again without it when it is told 0x01.
         (b"MQTT", level) if level > 5 && level & 0x7F > 4 => {
-            Err(Refusal::V5(v5::codec::ConnectAckReason::UnsupportedProtocolVersion))
+            Err(Refusal::told(Protocol::V5, ReasonCode::UnsupportedProtocolVersion))
         }
         // 3.1.1: [MQTT-3.1.2-2].
-        (b"MQTT" | b"MQIsdp", _) => Err(Refusal::V3(v3::codec::ConnectAckReason::UnacceptableProtocolVersion)),
+        (b"MQTT" | b"MQIsdp", _) => Err(Refusal::told(Protocol::V3, ReasonCode::UnsupportedProtocolVersion)),
         _ => Err(Refusal::Close), // [MQTT-3.1.2-1]
     }
 }
@@ -102,8 +152,7 @@ fn version(body: &[u8]) -> Result<Protocol, Refusal> {
 /// 3.1.1 has a return code for a refused identifier or lack of rights; what is malformed is closed without a word.
 fn refusal_v3(reason: ReasonCode) -> Refusal {
     match reason {
-        ReasonCode::ClientIdentifierNotValid => Refusal::V3(v3::codec::ConnectAckReason::IdentifierRejected),
-        ReasonCode::NotAuthorized => Refusal::V3(v3::codec::ConnectAckReason::NotAuthorized),
+        ReasonCode::ClientIdentifierNotValid | ReasonCode::NotAuthorized => Refusal::told(Protocol::V3, reason),
         _ => Refusal::Close,
     }
 }
@@ -114,6 +163,10 @@ struct Client {
     connect: Box<Connect>,
     /// Keep Alive as it came.
     keep_alive_s: u16,
+    /// For the packets that it gets.
+    wishes: Wishes,
+    /// How it wants to authenticate.
+    authentication: Option<AuthenticationRequest>,
 }
 
 fn accept(
@@ -122,7 +175,7 @@ fn accept(
     options: ConnectOptions,
     fresh_id: impl FnOnce() -> Arc<str>,
 ) -> Accepted {
-    let Client { mut connect, keep_alive_s: asked } = client;
+    let Client { mut connect, keep_alive_s: asked, wishes, authentication } = client;
     if connect.client_id.is_empty() {
         connect.client_id = fresh_id(); // [MQTT-3.1.3-6]
         connect.client_id_assigned = true;
@@ -139,11 +192,13 @@ fn accept(
         protocol: connect.protocol,
         client_id: connect.client_id.clone(),
         last_topic: None,
-        aliases: Vec::new(),
+        aliases: None,
         topic_alias_maximum: options.topic_alias_maximum,
         session_outlives_connection: connect.session_expiry_s > 0,
+        quota: Quota::default(),
     };
-    Accepted { connect, inbound, keep_alive_s: server_keep_alive_s.unwrap_or(asked), server_keep_alive_s }
+    let keep_alive_s = server_keep_alive_s.unwrap_or(asked);
+    Accepted { connect, inbound, keep_alive_s, server_keep_alive_s, wishes, authentication }
 }
 
 fn understand_v3(frame: Frame<'_>, now: Timestamp) -> Result<Client, ReasonCode> {
@@ -180,24 +235,70 @@ fn understand_v3(frame: Frame<'_>, now: Timestamp) -> Result<Client, ReasonCode>
         maximum_packet_size: None,
         will,
     });
-    Ok(Client { connect, keep_alive_s: packet.keep_alive })
-}
-
-fn understand_v5(frame: Frame<'_>, now: Timestamp) -> Result<Client, v5::codec::ConnectAckReason> {
-    use v5::codec::ConnectAckReason as Code;
-    check_layout(frame.body, Protocol::V5).map_err(connack_reason)?;
-    let v5::codec::Packet::Connect(packet) = decode_v5(frame).map_err(connack_reason)? else {
-        return Err(Code::MalformedPacket);
+    let wishes = Wishes {
+        topic_alias_maximum: 0,
+        problem_information: ProblemInformation::Refused,
+        response_information: false,
     };
-    match (&packet.auth_method, &packet.auth_data) {
-        (Some(_), _) => return Err(Code::BadAuthenticationMethod), // [MQTT-4.12.0-1]: we offer none
-        (None, Some(_)) => return Err(Code::ProtocolError),        // section 3.1.2.11.10
-        (None, None) => {}
-    }
-    understand_v5_identity(&packet, now).map_err(connack_reason)
+    Ok(Client { connect, keep_alive_s: packet.keep_alive, wishes, authentication: None })
 }
 
-fn understand_v5_identity(packet: &v5::codec::Connect, now: Timestamp) -> Result<Client, ReasonCode> {
+fn understand_v5(frame: Frame<'_>, now: Timestamp) -> Result<Client, Refusal> {
+    let malformed = |reason| Refusal::told(Protocol::V5, reason);
+    check_layout(frame.body, Protocol::V5).map_err(malformed)?;
+    let v5::codec::Packet::Connect(packet) = decode_v5(frame).map_err(malformed)? else {
+        return Err(malformed(ReasonCode::MalformedPacket));
+    };
+    let maximum_packet_size = packet.max_packet_size.map(std::num::NonZeroU32::get);
+    let wants_problem_information = names_problem_information(frame.body);
+    understand_v5_identity(&packet, wants_problem_information, now).map_err(|reason| Refusal::Told {
+        protocol: Protocol::V5,
+        reason,
+        maximum_packet_size,
+    })
+}
+
+/// The method by which a client wants to authenticate. Data without one is a protocol error (section 3.1.2.11.10).
+fn authentication(packet: &v5::codec::Connect) -> Result<Option<AuthenticationRequest>, ReasonCode> {
+    let Some(method) = &packet.auth_method else {
+        return if packet.auth_data.is_some() { Err(ReasonCode::ProtocolError) } else { Ok(None) };
+    };
+    Ok(Some(AuthenticationRequest {
+        method: without_nul(method)?.into(),
+        user_name: packet.username.as_ref().map(|name| name[..].into()),
+        data: packet.auth_data.as_ref().map(|data| data[..].into()),
+    }))
+}
+
+/// Whether Request Problem Information is among the properties, which the codec does not tell from its absence.
+fn names_problem_information(body: &[u8]) -> bool {
+    let mut fields = Fields::new(body);
+    // Protocol name and level, flags, keep alive.
+    let properties = fields.take(10).and_then(|_| fields.properties());
+    let Ok(mut properties) = properties else { return false };
+    while let Ok(property) = properties.byte() {
+        let skipped = match property {
+            0x17 => return true,
+            0x11 | 0x27 => properties.take(4),
+            0x21 | 0x22 => properties.take(2),
+            0x19 => properties.take(1),
+            0x15 | 0x16 => properties.binary(),
+            0x26 => properties.binary().and_then(|_| properties.binary()),
+            _ => return false,
+        };
+        if skipped.is_err() {
+            return false;
+        }
+    }
+    false
+}
+
+fn understand_v5_identity(
+    packet: &v5::codec::Connect,
+    wants_problem_information: bool,
+    now: Timestamp,
+) -> Result<Client, ReasonCode> {
+    let authentication = authentication(packet)?;
     let client_id = client_id(without_nul(&packet.client_id)?)?;
     if let Some(name) = &packet.username {
         without_nul(name)?;
@@ -216,7 +317,16 @@ fn understand_v5_identity(packet: &v5::codec::Connect, now: Timestamp) -> Result
         maximum_packet_size: packet.max_packet_size.map(std::num::NonZeroU32::get),
         will,
     });
-    Ok(Client { connect, keep_alive_s: packet.keep_alive })
+    let wishes = Wishes {
+        topic_alias_maximum: packet.topic_alias_max,
+        problem_information: match packet.request_problem_info {
+            false => ProblemInformation::Refused,
+            true if wants_problem_information => ProblemInformation::Wanted,
+            true => ProblemInformation::Unsaid,
+        },
+        response_information: packet.request_response_info,
+    };
+    Ok(Client { connect, keep_alive_s: packet.keep_alive, wishes, authentication })
 }
 
 fn will_v5(will: &v5::codec::LastWill, client_id: &Arc<str>, now: Timestamp) -> Result<Will, ReasonCode> {
@@ -295,9 +405,4 @@ fn client_id(id: &str) -> Result<Arc<str>, ReasonCode> {
 fn will_topic(name: &str) -> Result<Topic, ReasonCode> {
     let topic = Topic::parse(name).map_err(topic_reason)?;
     if topic.is_reserved() { Err(ReasonCode::NotAuthorized) } else { Ok(topic) }
-}
-
-/// The reason code of a refusing CONNACK (table 3-1); what it lacks is an unspecified error.
-pub(in crate::mqtt) fn connack_reason(reason: ReasonCode) -> v5::codec::ConnectAckReason {
-    v5::codec::ConnectAckReason::try_from(reason as u8).unwrap_or(v5::codec::ConnectAckReason::UnspecifiedError)
 }

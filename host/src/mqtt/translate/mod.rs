@@ -7,8 +7,10 @@
 //! which is given exactly one frame, and whose omissions are made good here. Statement ids are those of MQTT 5.0 unless
 //! a comment says otherwise.
 
+mod authenticate;
 mod connect;
 mod publish;
+mod quota;
 mod subscribe;
 
 use std::collections::VecDeque;
@@ -22,8 +24,11 @@ use vespiary_core::event::{AcknowledgeStep, ConnectionId, Disconnect, PacketId, 
 use vespiary_core::topic::InvalidTopic;
 use vespiary_core::{Input, Qos, Timestamp, Topic};
 
-pub(super) use self::connect::{ConnectOptions, Refusal, connack_reason, connect};
+pub(super) use self::authenticate::{AuthStep, auth};
+pub(super) use self::connect::{Accepted, ConnectOptions, ProblemInformation, Refusal, connect};
+use self::quota::Quota;
 use super::frame::{Fields, Frame, PacketType};
+use crate::config::Filter;
 
 /// What has to be remembered of a connection to understand its packets.
 #[derive(Debug)]
@@ -36,12 +41,29 @@ pub(super) struct Inbound {
     client_id: Arc<str>,
     /// The topic of its last PUBLISH; publishers repeat themselves, and cloning is cheaper than parsing.
     last_topic: Option<Topic>,
-    /// Topics by alias less one; empty until the client sets the first.
-    aliases: Vec<Option<Topic>>,
+    /// Topics by alias; `None` until the client sets the first.
+    aliases: Option<Box<Aliases>>,
     /// The highest alias that we announced.
     topic_alias_maximum: u16,
     /// Whether CONNECT gave a session expiry interval other than 0; only then may DISCONNECT.
     session_outlives_connection: bool,
+    /// The client's publishes that it does not know to be taken.
+    quota: Quota,
+}
+
+/// Topics by alias less one.
+#[derive(Debug)]
+struct Aliases(Vec<Option<Topic>>);
+
+/// What packets that follow CONNECT are held to, on any connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Terms<'a> {
+    /// When what is understood was read.
+    pub(super) now: Timestamp,
+    /// QoS 1 and 2 publishes that a 5.0 client may have unacknowledged.
+    pub(super) receive_maximum: u16,
+    /// What nobody may subscribe to.
+    pub(super) denied_subscriptions: &'a [Filter],
 }
 
 /// What a packet comes to.
@@ -57,6 +79,8 @@ pub(super) enum Understood {
     Denied(Option<(PacketId, AcknowledgeStep)>),
     /// DISCONNECT.
     Disconnect(Disconnect),
+    /// AUTH, which is for [`auth`] to understand.
+    Auth,
 }
 
 impl Inbound {
@@ -65,23 +89,23 @@ impl Inbound {
     pub(super) fn understand(
         &mut self,
         frame: Frame<'_>,
-        now: Timestamp,
+        terms: Terms<'_>,
         inputs: &mut VecDeque<Input>,
     ) -> Result<Understood, ReasonCode> {
         match frame.packet {
-            PacketType::Publish => self.publish(frame, now, inputs),
+            PacketType::Publish => self.publish(frame, terms, inputs),
             PacketType::Puback => self.acknowledge(frame, AcknowledgeStep::Puback, inputs),
             PacketType::Pubrec => self.acknowledge(frame, AcknowledgeStep::Pubrec, inputs),
             PacketType::Pubrel => self.acknowledge(frame, AcknowledgeStep::Pubrel, inputs),
             PacketType::Pubcomp => self.acknowledge(frame, AcknowledgeStep::Pubcomp, inputs),
-            PacketType::Subscribe => self.subscribe(frame, inputs),
+            PacketType::Subscribe => self.subscribe(frame, terms, inputs),
             PacketType::Unsubscribe => self.unsubscribe(frame, inputs),
             // Packets without a body (section 3.12).
             PacketType::Pingreq if frame.body.is_empty() => Ok(Understood::Ping),
             PacketType::Pingreq => Err(ReasonCode::MalformedPacket),
             PacketType::Disconnect => self.disconnect(frame),
-            // A second CONNECT [MQTT-3.1.0-2]. AUTH without an authentication method in CONNECT (section 3.15). The
-            // others are for servers to send.
+            PacketType::Auth if self.protocol == Protocol::V5 => Ok(Understood::Auth),
+            // A second CONNECT [MQTT-3.1.0-2]. A packet that 3.1.1 does not have. The others are for servers to send.
             PacketType::Connect
             | PacketType::Auth
             | PacketType::Connack
@@ -89,6 +113,17 @@ impl Inbound {
             | PacketType::Unsuback
             | PacketType::Pingresp => Err(ReasonCode::ProtocolError),
         }
+    }
+
+    /// An acknowledgement for the client is staged. Says whether it ends an exchange that counts against our Receive
+    /// Maximum; if so, [`Inbound::acknowledged`] is owed when it leaves.
+    pub(super) fn ends_exchange(&mut self, packet_id: PacketId, step: AcknowledgeStep, reason: ReasonCode) -> bool {
+        self.protocol == Protocol::V5 && self.quota.ends_exchange(packet_id, step, reason)
+    }
+
+    /// This many acknowledgements that end an exchange may leave.
+    pub(super) fn acknowledged(&mut self, count: u16) {
+        self.quota.give_back(count);
     }
 
     /// PUBACK, PUBREC, PUBREL or PUBCOMP. A reason code and properties may follow the identifier in 5.0 (section 3.4).
@@ -160,6 +195,14 @@ impl Inbound {
             with_will: packet.reason_code != Code::NormalDisconnection,
             session_expiry_s: packet.session_expiry_interval_secs,
         }))
+    }
+}
+
+/// Sets a property that may come only once (section 3.3.2.3: "It is a Protocol Error to include ... more than once").
+fn once<T>(property: &mut Option<T>, value: T) -> Result<(), ReasonCode> {
+    match property.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(ReasonCode::ProtocolError),
     }
 }
 

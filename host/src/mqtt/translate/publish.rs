@@ -5,9 +5,9 @@ use std::collections::VecDeque;
 
 use vespiary_core::event::{AcknowledgeStep, Protocol, Publish, ReasonCode};
 use vespiary_core::message::MessageProperties;
-use vespiary_core::{Input, Message, Qos, Timestamp, Topic};
+use vespiary_core::{Input, Message, Qos, Topic};
 
-use super::{Inbound, Understood, packet_id, response_topic, topic_reason};
+use super::{Aliases, Inbound, Terms, Understood, once, packet_id, response_topic, topic_reason};
 use crate::mqtt::frame::{Fields, Frame, text};
 
 /// Properties of a PUBLISH.
@@ -25,7 +25,7 @@ impl Inbound {
     pub(super) fn publish(
         &mut self,
         frame: Frame<'_>,
-        now: Timestamp,
+        terms: Terms<'_>,
         inputs: &mut VecDeque<Input>,
     ) -> Result<Understood, ReasonCode> {
         // QoS 3 [MQTT-3.3.1-4], DUP at QoS 0 [MQTT-3.3.1-2].
@@ -42,6 +42,9 @@ impl Inbound {
             Protocol::V5 => Some(fields.properties()?).filter(|list| !list.is_empty()).map(read).transpose()?,
         };
         let topic = self.topic(name, properties.as_ref().and_then(|properties| properties.alias))?;
+        if let Some(packet_id) = packet_id {
+            self.quota.take(self.protocol, qos, packet_id, terms.receive_maximum)?;
+        }
         if topic.is_reserved() {
             let step = if qos == Qos::ExactlyOnce { AcknowledgeStep::Pubrec } else { AcknowledgeStep::Puback };
             return Ok(Understood::Denied(packet_id.map(|packet_id| (packet_id, step))));
@@ -61,8 +64,8 @@ impl Inbound {
             qos,
             retain: frame.flags & 1 != 0,
             properties,
-            expires_at: expiry_s.map(|seconds| now.after_ms(u64::from(seconds) * 1000)),
-            received_at: now,
+            expires_at: expiry_s.map(|seconds| terms.now.after_ms(u64::from(seconds) * 1000)),
+            received_at: terms.now,
             publisher: self.client_id.clone(),
         };
         let publish = Publish { packet_id, dup, message };
@@ -80,13 +83,13 @@ impl Inbound {
         let index = usize::from(alias) - 1;
         if name.is_empty() {
             // An alias that was never set is a protocol error [MQTT-3.3.4-2 and section 3.3.2.3.4].
-            return self.aliases.get(index).cloned().flatten().ok_or(ReasonCode::ProtocolError);
+            let topics = self.aliases.as_ref().map_or(&[][..], |aliases| &aliases.0);
+            return topics.get(index).cloned().flatten().ok_or(ReasonCode::ProtocolError);
         }
         let topic = self.parse_topic(name)?;
-        if self.aliases.is_empty() {
-            self.aliases.resize(usize::from(self.topic_alias_maximum), None);
-        }
-        self.aliases[index] = Some(topic.clone());
+        let maximum = usize::from(self.topic_alias_maximum);
+        let aliases = self.aliases.get_or_insert_with(|| Box::new(Aliases(vec![None; maximum])));
+        aliases.0[index] = Some(topic.clone());
         Ok(topic)
     }
 
@@ -121,14 +124,6 @@ fn read(mut list: Fields<'_>) -> Result<Properties, ReasonCode> {
         }
     }
     Ok(properties)
-}
-
-/// Sets a property that may come only once (section 3.3.2.3: "It is a Protocol Error to include ... more than once").
-fn once<T>(property: &mut Option<T>, value: T) -> Result<(), ReasonCode> {
-    match property.replace(value) {
-        None => Ok(()),
-        Some(_) => Err(ReasonCode::ProtocolError),
-    }
 }
 
 fn payload_format(byte: u8) -> Result<bool, ReasonCode> {

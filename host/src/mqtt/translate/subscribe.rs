@@ -1,7 +1,8 @@
 //! SUBSCRIBE and UNSUBSCRIBE (sections 3.8 and 3.10).
 //!
 //! A filter that MQTT does not allow is refused by itself, so that the others of its SUBSCRIBE stand and its author
-//! sees which one it was; only an empty one, or one with U+0000, closes the connection.
+//! sees which one it was; only an empty one, or one with U+0000, closes the connection. A shared subscription goes to the
+//! core as the one filter that it is on the wire; 3.1.1 clients may share as well.
 
 use std::collections::VecDeque;
 
@@ -11,22 +12,35 @@ use vespiary_core::event::{PacketId, Protocol, ReasonCode, RetainHandling, Subsc
 use vespiary_core::topic::InvalidTopic;
 use vespiary_core::{Input, TopicFilter};
 
-use super::{Inbound, Understood, decode_v3, decode_v5, quality};
+use super::{Inbound, Terms, Understood, decode_v3, decode_v5, quality};
+use crate::config::Filter;
 use crate::mqtt::frame::{Fields, Frame};
 
 /// A filter with its options, or why it is not taken.
 type Requested = Result<(TopicFilter, SubscriptionOptions), ReasonCode>;
 
 impl Inbound {
-    pub(super) fn subscribe(&self, frame: Frame<'_>, inputs: &mut VecDeque<Input>) -> Result<Understood, ReasonCode> {
+    pub(super) fn subscribe(
+        &self,
+        frame: Frame<'_>,
+        terms: Terms<'_>,
+        inputs: &mut VecDeque<Input>,
+    ) -> Result<Understood, ReasonCode> {
         check_options(frame.body, self.protocol)?;
-        let (packet_id, identifier, filters) = match self.protocol {
+        let (packet_id, identifier, mut filters) = match self.protocol {
             Protocol::V3 => subscribe_v3(decode_v3(frame)?)?,
             Protocol::V5 => subscribe_v5(decode_v5(frame)?)?,
         };
         // No filter at all [MQTT-3.8.3-2].
         if filters.is_empty() {
             return Err(ReasonCode::ProtocolError);
+        }
+        for requested in &mut filters {
+            if let Ok((filter, _)) = requested
+                && is_denied(filter, terms.denied_subscriptions)
+            {
+                *requested = Err(ReasonCode::UnspecifiedError);
+            }
         }
         let subscribe = Box::new(Subscribe { packet_id, identifier, filters });
         inputs.push_back(Input::Subscribe { connection: self.connection, subscribe });
@@ -123,9 +137,8 @@ fn subscribe_v5(packet: v5::codec::Packet) -> Result<(PacketId, Option<u32>, Vec
 }
 
 fn requested(filter: &ByteString, options: SubscriptionOptions) -> Result<Requested, ReasonCode> {
-    if is_shared(filter) {
-        // CONNACK announces Shared Subscription Available 0 (section 3.2.2.3.13).
-        return Ok(Err(ReasonCode::SharedSubscriptionsNotSupported));
+    if is_shared(filter) && shared(filter).is_none() {
+        return Ok(Err(ReasonCode::TopicFilterInvalid));
     }
     match TopicFilter::parse(filter) {
         Ok(filter) => Ok(Ok((filter, options))),
@@ -143,4 +156,22 @@ fn requested(filter: &ByteString, options: SubscriptionOptions) -> Result<Reques
 
 fn is_shared(filter: &str) -> bool {
     filter == "$share" || filter.starts_with("$share/")
+}
+
+/// The filter that a shared subscription shares: `$share/{name}/{filter}`, with a name of at least one character
+/// [MQTT-4.8.2-1] and without `+` and `#`, and something behind it [MQTT-4.8.2-2].
+fn shared(filter: &str) -> Option<&str> {
+    let (name, filter) = filter.strip_prefix("$share/")?.split_once('/')?;
+    (!name.is_empty() && !name.contains(['+', '#']) && !filter.is_empty()).then_some(filter)
+}
+
+/// Whether the operator denies what a filter would bring, also to a group that shares it.
+fn is_denied(filter: &TopicFilter, denied: &[Filter]) -> bool {
+    if denied.is_empty() {
+        return false;
+    }
+    // What stands behind the name of a group is as valid as the whole.
+    let inner = shared(filter.as_str()).and_then(|filter| TopicFilter::parse(filter).ok());
+    let filter = inner.as_ref().unwrap_or(filter);
+    denied.iter().any(|denied| denied.covers(filter))
 }

@@ -1,6 +1,7 @@
 //! What may be said, and what may not: tables of bytes, each with what becomes of it.
 
 use proptest::prelude::*;
+use vespiary_core::TopicFilter;
 use vespiary_core::event::SubscriptionOptions;
 
 use super::*;
@@ -16,10 +17,15 @@ fn inbound(protocol: Protocol) -> Inbound {
         protocol,
         client_id: "client".into(),
         last_topic: None,
-        aliases: Vec::new(),
+        aliases: None,
         topic_alias_maximum: OPTIONS.topic_alias_maximum,
         session_outlives_connection: false,
+        quota: Quota::default(),
     }
+}
+
+fn terms(denied_subscriptions: &[Filter]) -> Terms<'_> {
+    Terms { now: NOW, receive_maximum: 10, denied_subscriptions }
 }
 
 /// Takes all packets in `bytes`, and gives what the last of them comes to, and its input.
@@ -31,7 +37,7 @@ fn understand(protocol: Protocol, bytes: &[u8]) -> Result<(Understood, Option<In
         let frame = frame::next(rest, 1 << 20)?.expect("the table holds whole packets");
         rest = &rest[frame.bytes.len()..];
         let before = inputs.len();
-        let understood = inbound.understand(frame, NOW, &mut inputs);
+        let understood = inbound.understand(frame, terms(&[]), &mut inputs);
         assert_eq!(inputs.len() - before, usize::from(understood == Ok(Understood::Input)));
         if rest.is_empty() || understood.is_err() {
             return Ok((understood?, inputs.pop_back()));
@@ -176,12 +182,108 @@ fn a_filter_is_refused_without_its_neighbours() {
     };
     assert_eq!(filter.as_str(), "a/+");
     assert!(subscribe.filters[2].is_ok(), "$sha is not $share");
+}
 
-    let shared = [0x82, 15, 0, 1, 0, 0, 9, b'$', b's', b'h', b'a', b'r', b'e', b'/', b'g', b'/', 0];
-    let Ok((_, Some(Input::Subscribe { subscribe, .. }))) = understand(Protocol::V5, &shared) else {
-        panic!("it is understood");
+/// What becomes of a SUBSCRIBE to one filter.
+fn requested(protocol: Protocol, filter: &str, denied: &[Filter]) -> Result<TopicFilter, ReasonCode> {
+    let mut body = vec![0, 1];
+    if protocol == Protocol::V5 {
+        body.push(0);
+    }
+    body.extend((filter.len() as u16).to_be_bytes());
+    body.extend(filter.as_bytes());
+    body.push(0);
+    let bytes = [&[0x82, body.len() as u8], &body[..]].concat();
+    let frame = frame::next(&bytes, 1 << 16).unwrap().unwrap();
+    let mut inputs = VecDeque::new();
+    inbound(protocol).understand(frame, terms(denied), &mut inputs)?;
+    let Some(Input::Subscribe { mut subscribe, .. }) = inputs.pop_front() else { panic!("it is a SUBSCRIBE") };
+    subscribe.filters.remove(0).map(|(filter, _)| filter)
+}
+
+/// [MQTT-4.8.2-1] [MQTT-4.8.2-2]
+#[test]
+fn shared_subscriptions_have_a_name_and_a_filter() {
+    for protocol in [Protocol::V3, Protocol::V5] {
+        for (filter, expected) in [
+            ("$share/g/a", true),
+            ("$share/g/a/+/#", true),
+            ("$share/g//", true),
+            ("$share/g/$SYS/#", true),
+            ("$shared/g", true),
+            ("$share", false),
+            ("$share/", false),
+            ("$share/g", false),
+            ("$share/g/", false),
+            ("$share//a", false),
+            ("$share/g+/a", false),
+            ("$share/+/a", false),
+            ("$share/#/a", false),
+            ("$share/#", false),
+            ("$share/g/a#", false),
+            ("$share/g/#/a", false),
+        ] {
+            let found = requested(protocol, filter, &[]);
+            let expected =
+                if expected { Ok(TopicFilter::parse(filter).unwrap()) } else { Err(ReasonCode::TopicFilterInvalid) };
+            assert_eq!(found, expected, "{filter}");
+        }
+    }
+}
+
+#[test]
+fn what_a_denied_filter_covers_is_denied_and_what_is_wider_is_not() {
+    let denied = ["secret/#", "test/nosubscribe", "$SYS/+"].map(|filter| Filter(TopicFilter::parse(filter).unwrap()));
+    for (filter, expected) in [
+        ("test/nosubscribe", false),
+        ("secret", false),
+        ("secret/a", false),
+        ("secret/+/b", false),
+        ("secret/#", false),
+        ("$share/g/secret/a", false),
+        ("$share/secret/a", true),
+        ("$SYS/+", false),
+        ("$SYS/a/b", true),
+        ("test/+", true),
+        ("#", true),
+        ("$share/g/#", true),
+        ("secrets", true),
+    ] {
+        for protocol in [Protocol::V3, Protocol::V5] {
+            let expected =
+                if expected { Ok(TopicFilter::parse(filter).unwrap()) } else { Err(ReasonCode::UnspecifiedError) };
+            assert_eq!(requested(protocol, filter, &denied), expected, "{filter}");
+        }
+    }
+}
+
+/// [MQTT-4.12.0-6] [MQTT-3.15.2-1]
+#[test]
+fn auth_is_read_exactly() {
+    use ReasonCode::{MalformedPacket, ProtocolError};
+    let understood = |bytes: &[u8]| {
+        let frame = frame::next(bytes, 1 << 16).unwrap().unwrap();
+        auth(frame).map(|auth| (auth.step, auth.method.to_owned(), auth.data.map(<[u8]>::to_vec)))
     };
-    assert_eq!(subscribe.filters, [Err(ReasonCode::SharedSubscriptionsNotSupported)]);
+    for (what, bytes, expected) in [
+        ("nothing", &[0xF0, 0][..], Err(ProtocolError)),
+        ("Success", &[0xF0, 2, 0, 0], Err(ProtocolError)),
+        ("no such reason", &[0xF0, 2, 0x1A, 0], Err(ProtocolError)),
+        ("no properties", &[0xF0, 1, 0x18], Err(MalformedPacket)),
+        ("no method", &[0xF0, 2, 0x18, 0], Err(ProtocolError)),
+        ("two methods", &[0xF0, 10, 0x18, 8, 0x15, 0, 1, b'm', 0x15, 0, 1, b'm'], Err(ProtocolError)),
+        ("a foreign property", &[0xF0, 8, 0x18, 6, 0x15, 0, 1, b'm', 0x01, 0], Err(MalformedPacket)),
+        ("bytes behind the properties", &[0xF0, 7, 0x18, 4, 0x15, 0, 1, b'm', 0], Err(MalformedPacket)),
+        ("properties past the frame", &[0xF0, 6, 0x18, 5, 0x15, 0, 1, b'm'], Err(MalformedPacket)),
+        ("a method", &[0xF0, 6, 0x18, 4, 0x15, 0, 1, b'm'], Ok((AuthStep::Continue, "m".to_owned(), None))),
+        (
+            "a method and data",
+            &[0xF0, 10, 0x19, 8, 0x15, 0, 1, b'm', 0x16, 0, 1, 0],
+            Ok((AuthStep::Reauthenticate, "m".to_owned(), Some(vec![0]))),
+        ),
+    ] {
+        assert_eq!(understood(bytes), expected, "{what}: {bytes:02x?}");
+    }
 }
 
 #[test]
@@ -196,12 +298,14 @@ fn packets_where_they_may_not_be_are_refused() {
                 ("SUBACK", &[0x90, 3, 0, 1, 0], ProtocolError),
                 ("UNSUBACK", &[0xB0, 2, 0, 1], ProtocolError),
                 ("PINGRESP", &[0xD0, 0], ProtocolError),
-                ("AUTH", &[0xF0, 0], ProtocolError),
                 ("PINGREQ with a body", &[0xC0, 1, 0], MalformedPacket),
             ],
         );
     }
-    check_refused(Protocol::V3, &[("DISCONNECT with a body", &[0xE0, 1, 0], MalformedPacket)]);
+    check_refused(
+        Protocol::V3,
+        &[("DISCONNECT with a body", &[0xE0, 1, 0], MalformedPacket), ("AUTH", &[0xF0, 0], ProtocolError)],
+    );
     check_refused(
         Protocol::V5,
         &[
@@ -285,46 +389,47 @@ fn connected(bytes: &[u8]) -> Result<connect::Accepted, Refusal> {
 
 #[test]
 fn connects_that_may_not_be_are_refused() {
-    use v3::codec::ConnectAckReason as V3;
-    use v5::codec::ConnectAckReason as V5;
+    use ReasonCode::{
+        ClientIdentifierNotValid, MalformedPacket, NotAuthorized, PayloadFormatInvalid, ProtocolError,
+        TopicNameInvalid, UnsupportedProtocolVersion,
+    };
+    let v3 = |reason| Refusal::Told { protocol: Protocol::V3, reason, maximum_packet_size: None };
+    let v5 = |reason| Refusal::Told { protocol: Protocol::V5, reason, maximum_packet_size: None };
     let mqisdp = [&[0x10, 15, 0, 6][..], b"MQIsdp", &[3, 2, 0, 60, 0, 1, b'a']].concat();
     for (what, bytes, refusal) in [
         ("another packet first", vec![0xC0, 0], Refusal::Close),
         ("another protocol", vec![0x10, 7, 0, 4, b'H', b'T', b'T', b'P', 4], Refusal::Close),
         ("no level", vec![0x10, 6, 0, 4, b'M', b'Q', b'T', b'T'], Refusal::Close),
-        ("3.1", mqisdp, Refusal::V3(V3::UnacceptableProtocolVersion)),
-        ("level 3", connect_packet(3, 2, &[0, 0]), Refusal::V3(V3::UnacceptableProtocolVersion)),
-        ("a bridge", connect_packet(0x84, 2, &[0, 0]), Refusal::V3(V3::UnacceptableProtocolVersion)),
-        ("level 6", connect_packet(6, 2, &[0, 0]), Refusal::V5(V5::UnsupportedProtocolVersion)),
+        ("3.1", mqisdp, v3(UnsupportedProtocolVersion)),
+        ("level 3", connect_packet(3, 2, &[0, 0]), v3(UnsupportedProtocolVersion)),
+        ("a bridge", connect_packet(0x84, 2, &[0, 0]), v3(UnsupportedProtocolVersion)),
+        ("level 6", connect_packet(6, 2, &[0, 0]), v5(UnsupportedProtocolVersion)),
         ("the reserved flag", connect_packet(4, 3, &[0, 0]), Refusal::Close),
-        ("the reserved flag", connect_packet(5, 3, &[0, 0, 0]), Refusal::V5(V5::MalformedPacket)),
+        ("the reserved flag", connect_packet(5, 3, &[0, 0, 0]), v5(MalformedPacket)),
         ("bytes behind the end", connect_packet(4, 2, &[0, 0, 0]), Refusal::Close),
-        ("bytes behind the end", connect_packet(5, 2, &[0, 0, 0, 0]), Refusal::V5(V5::MalformedPacket)),
+        ("bytes behind the end", connect_packet(5, 2, &[0, 0, 0, 0]), v5(MalformedPacket)),
         ("password without user name", connect_packet(4, 0x42, &[0, 0, 0, 0]), Refusal::Close),
         ("will QoS without will", connect_packet(4, 0x0A, &[0, 0]), Refusal::Close),
-        ("will retain without will", connect_packet(5, 0x22, &[0, 0, 0]), Refusal::V5(V5::MalformedPacket)),
+        ("will retain without will", connect_packet(5, 0x22, &[0, 0, 0]), v5(MalformedPacket)),
         ("will QoS 3", connect_packet(4, 0x1E, &[0, 0, 0, 1, b'a', 0, 0]), Refusal::Close),
-        (
-            "a will to a wildcard",
-            connect_packet(5, 6, &[0, 0, 0, 0, 0, 1, b'#', 0, 0]),
-            Refusal::V5(V5::TopicNameInvalid),
-        ),
-        ("a will to $x", connect_packet(4, 6, &[0, 0, 0, 2, b'$', b'x', 0, 0]), Refusal::V3(V3::NotAuthorized)),
+        ("a will to a wildcard", connect_packet(5, 6, &[0, 0, 0, 0, 0, 1, b'#', 0, 0]), v5(TopicNameInvalid)),
+        ("a will to $x", connect_packet(4, 6, &[0, 0, 0, 2, b'$', b'x', 0, 0]), v3(NotAuthorized)),
         (
             "a will not of its format",
             connect_packet(5, 6, &[0, 0, 0, 2, 1, 1, 0, 1, b'a', 0, 1, 0xFF]),
-            Refusal::V5(V5::PayloadFormatInvalid),
+            v5(PayloadFormatInvalid),
         ),
-        ("a session without a name", connect_packet(4, 0, &[0, 0]), Refusal::V3(V3::IdentifierRejected)),
-        ("a plugin's name", connect_packet(4, 2, &[0, 2, b'$', b'p']), Refusal::V3(V3::IdentifierRejected)),
-        ("a plugin's name", connect_packet(5, 2, &[0, 0, 2, b'$', b'p']), Refusal::V5(V5::ClientIdentifierNotValid)),
-        ("U+0000", connect_packet(5, 2, &[0, 0, 1, 0]), Refusal::V5(V5::MalformedPacket)),
+        ("a session without a name", connect_packet(4, 0, &[0, 0]), v3(ClientIdentifierNotValid)),
+        ("a plugin's name", connect_packet(4, 2, &[0, 2, b'$', b'p']), v3(ClientIdentifierNotValid)),
+        ("a plugin's name", connect_packet(5, 2, &[0, 0, 2, b'$', b'p']), v5(ClientIdentifierNotValid)),
+        ("U+0000", connect_packet(5, 2, &[0, 0, 1, 0]), v5(MalformedPacket)),
+        ("U+0000 in a method", connect_packet(5, 2, &[4, 0x15, 0, 1, 0, 0, 0]), v5(MalformedPacket)),
         (
-            "an authentication method",
-            connect_packet(5, 2, &[4, 0x15, 0, 1, b'x', 0, 0]),
-            Refusal::V5(V5::BadAuthenticationMethod),
+            "a plugin's name, and packets of 99 bytes",
+            connect_packet(5, 2, &[5, 0x27, 0, 0, 0, 99, 0, 2, b'$', b'p']),
+            Refusal::Told { protocol: Protocol::V5, reason: ClientIdentifierNotValid, maximum_packet_size: Some(99) },
         ),
-        ("data without a method", connect_packet(5, 2, &[4, 0x16, 0, 1, b'x', 0, 0]), Refusal::V5(V5::ProtocolError)),
+        ("data without a method", connect_packet(5, 2, &[4, 0x16, 0, 1, b'x', 0, 0]), v5(ProtocolError)),
     ] {
         assert_eq!(connected(&bytes).map(drop), Err(refusal), "{what}: {bytes:02x?}");
     }
@@ -341,6 +446,7 @@ fn a_connect_is_understood_in_either_protocol() {
     let will = connect.will.expect("it has a will");
     assert_eq!((will.message.topic.as_str(), &*will.message.payload, &*will.message.publisher), ("w", &b"hi"[..], "c"));
 
+    // With Topic Alias Maximum 8.
     let properties = [17, 0x11, 0, 0, 0, 9, 0x21, 0, 5, 0x27, 0, 0, 1, 0, 0x22, 0, 8, 0x00];
     let properties = [&[16], &properties[1..17]].concat();
     let mut packet = connect_packet(5, 0, &[&properties[..], &[0, 0]].concat());
@@ -351,6 +457,43 @@ fn a_connect_is_understood_in_either_protocol() {
     assert_eq!((&*connect.client_id, connect.client_id_assigned, connect.clean_start), ("made-up", true, false));
     assert_eq!((connect.session_expiry_s, connect.receive_maximum), (9, 5));
     assert_eq!(connect.maximum_packet_size, Some(256));
+    let wishes = accepted.wishes;
+    assert_eq!((wishes.topic_alias_maximum, wishes.response_information), (8, false));
+    assert_eq!(wishes.problem_information, ProblemInformation::Unsaid);
+    assert_eq!(accepted.authentication, None);
+
+    let properties = [12, 0x17, 0, 0x19, 1, 0x15, 0, 1, b'm', 0x16, 0, 1, 9];
+    let packet = connect_packet(5, 0x80, &[&properties[..], &[0, 1, b'c', 0, 1, b'u']].concat());
+    let accepted = connected(&packet).expect("it is accepted");
+    let wishes = accepted.wishes;
+    assert_eq!((wishes.topic_alias_maximum, wishes.response_information), (0, true));
+    assert_eq!(wishes.problem_information, ProblemInformation::Refused);
+    let request = accepted.authentication.expect("it names a method");
+    assert_eq!((&*request.method, request.user_name.as_deref()), ("m", Some("u")));
+    assert_eq!(request.data.as_deref(), Some(&[9][..]));
+}
+
+/// [MQTT-3.1.2-29]
+#[test]
+fn problem_information_is_wanted_only_by_whoever_says_so() {
+    // One of every property, in two orders around it.
+    let before = [
+        &[0x11, 0, 0, 0, 9, 0x27, 0, 0, 1, 0][..],
+        &[0x21, 0, 5, 0x22, 0, 8, 0x19, 1],
+        &[0x26, 0, 1, 0x17, 0, 1, 1, 0x15, 0, 1, b'm', 0x16, 0, 2, 0x17, 1],
+    ]
+    .concat();
+    for (property, expected) in [
+        (&[][..], ProblemInformation::Unsaid),
+        (&[0x17, 1], ProblemInformation::Wanted),
+        (&[0x17, 0], ProblemInformation::Refused),
+    ] {
+        for properties in [[&before, property].concat(), [property, &before].concat()] {
+            let rest = [&[properties.len() as u8], &properties[..], &[0, 0]].concat();
+            let accepted = connected(&connect_packet(5, 2, &rest)).expect("it is accepted");
+            assert_eq!(accepted.wishes.problem_information, expected, "{properties:02x?}");
+        }
+    }
 }
 
 // ---------------------------------------------------------------------------------------------- anything at all
@@ -375,10 +518,12 @@ proptest! {
     #[test]
     fn no_bytes_make_the_decoder_panic(packets in prop::collection::vec(packet_like(), 1..5), v5 in any::<bool>()) {
         let mut inbound = inbound(if v5 { Protocol::V5 } else { Protocol::V3 });
+        let denied = ["a/#", "+"].map(|filter| Filter(TopicFilter::parse(filter).unwrap()));
         for bytes in packets {
             if let Ok(Some(frame)) = frame::next(&bytes, 1 << 16) {
                 let _ = connect(CONNECTION, frame, NOW, OPTIONS, || "made-up".into());
-                let _ = inbound.understand(frame, NOW, &mut VecDeque::new());
+                let _ = auth(frame);
+                let _ = inbound.understand(frame, terms(&denied), &mut VecDeque::new());
             }
         }
     }
@@ -389,7 +534,7 @@ proptest! {
         let mut rest = &bytes[..];
         while let Ok(Some(frame)) = frame::next(rest, 100) {
             rest = &rest[frame.bytes.len()..];
-            let _ = inbound.understand(frame, NOW, &mut VecDeque::new());
+            let _ = inbound.understand(frame, terms(&[]), &mut VecDeque::new());
         }
     }
 }

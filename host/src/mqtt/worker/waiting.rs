@@ -31,7 +31,7 @@ impl Worker {
                     self.durable.set(durable.max(self.durable.get()));
                     for connection in self.held.take() {
                         connection.held.set(false);
-                        connection.outgoing.borrow_mut().release(self.durable.get());
+                        connection.release(self.durable.get());
                         connection.flush(&self);
                         self.list_if_held(&connection);
                     }
