@@ -9,6 +9,7 @@ mod tools;
 
 mod command_line;
 mod conformance;
+mod disk;
 mod durability;
 mod hot_swap;
 mod interop;

@@ -6,12 +6,13 @@
 //! socket is another worker's. Worker 0 accepts, and sees to the broker's deadlines.
 
 mod admit;
+mod waiting;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Waker};
+use std::task::Waker;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -29,7 +30,6 @@ use super::translate::{ConnectOptions, Terms};
 use super::{MqttOptions, ServeError};
 use crate::clock::wall_clock;
 use crate::driver::Driver;
-use crate::store::Durability;
 
 /// Sockets that wait to be taken over by another worker than the one that accepted them.
 pub(super) const HANDOVER_SOCKETS: usize = 1024;
@@ -232,49 +232,6 @@ impl Worker {
         self.index == 0 && self.driver.next_deadline().is_some_and(|deadline| deadline <= wall_clock())
     }
 
-    /// Lets go what has become durable; ends with the reason when the store fails.
-    async fn release(self: Rc<Self>) -> Arc<str> {
-        let mut watch = self.driver.store().watch();
-        loop {
-            let durability = watch.borrow_and_update().clone();
-            match durability {
-                Durability::Failed(reason) => return reason,
-                Durability::Failing(_) => {
-                    self.send_the_held_away();
-                    // The broker hears of it in a turn.
-                    self.driver.wake(self.index).notify_one();
-                }
-                Durability::UpTo(durable) => {
-                    if self.failing.replace(false) {
-                        self.driver.wake(self.index).notify_one();
-                    }
-                    self.durable.set(durable.max(self.durable.get()));
-                    for connection in self.held.take() {
-                        connection.held.set(false);
-                        connection.release(self.durable.get());
-                        connection.flush(&self);
-                        self.list_if_held(&connection);
-                    }
-                    self.resume();
-                }
-            }
-            if watch.changed().await.is_err() {
-                return "the store is closed".into();
-            }
-        }
-    }
-
-    /// Commits fail: closes the connections that wait for one, now and from now on. The others are served on, whatever
-    /// the store is behind with: nothing more is added to that.
-    fn send_the_held_away(&self) {
-        self.failing.set(true);
-        for connection in self.held.take() {
-            connection.held.set(false);
-            connection.send_away(self);
-        }
-        self.read_again();
-    }
-
     /// Looks at all deadlines, now and then.
     async fn sweep(self: Rc<Self>) {
         let mut interval = tokio::time::interval(Duration::from_millis(SWEEP_MS));
@@ -354,9 +311,7 @@ impl Worker {
             connection.flush(self);
             self.list_if_held(&connection);
         }
-        if !self.failing.get() && self.driver.store().backlog_bytes() > self.options.store_backlog_bytes {
-            self.paused.borrow_mut().get_or_insert_default();
-        }
+        self.pause_if_behind();
     }
 
     fn carry_out(&self, effect: &Effect, publishes: &mut Publishes) {
@@ -462,42 +417,7 @@ impl Worker {
         self.slots.borrow().find(id).filter(|connection| connection.takes_packets()).cloned()
     }
 
-    fn list_if_held(&self, connection: &Rc<Connection>) {
-        if !connection.outgoing.borrow().is_held() {
-            return;
-        }
-        if self.failing.get() {
-            connection.send_away(self);
-        } else if !connection.held.replace(true) {
-            self.held.borrow_mut().push(connection.clone());
-        }
-    }
-
     // ------------------------------------------------------------------------------------------ for connections
-
-    /// Whether nothing may be read for now; the task is then woken when that is over.
-    pub(super) fn pauses(&self, context: &Context<'_>) -> bool {
-        match &mut *self.paused.borrow_mut() {
-            None => false,
-            Some(waiting) => {
-                waiting.push(context.waker().clone());
-                true
-            }
-        }
-    }
-
-    fn resume(&self) {
-        let is_behind = self.driver.store().backlog_bytes() > self.options.store_backlog_bytes / 2;
-        if !is_behind {
-            self.read_again();
-        }
-    }
-
-    fn read_again(&self) {
-        if let Some(waiting) = self.paused.take() {
-            waiting.iter().for_each(Waker::wake_by_ref);
-        }
-    }
 
     /// What CONNECT is held to.
     pub(super) fn connect_options(&self) -> ConnectOptions {
