@@ -18,7 +18,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::LocalSet;
-use vespiary_core::event::{ConnectionId, Delivery, Packet, PacketId, ReasonCode};
+use vespiary_core::event::{ConnectionId, Delivery, Packet, PacketId, Protocol, ReasonCode};
 use vespiary_core::{ChangeNumber, Effect, Input, Limits, Timestamp};
 
 pub(super) use admit::Source;
@@ -98,6 +98,34 @@ struct Turn {
     publishes: Publishes,
     /// Connections to be written to.
     dirty: Vec<Rc<Connection>>,
+}
+
+/// A publish that is being staged on one connection or many.
+struct Staged<'a> {
+    /// What is sent.
+    delivery: &'a Delivery,
+    /// What it counts for.
+    weight: usize,
+    /// The form in which the last recipient got it.
+    form: Option<(Protocol, usize)>,
+}
+
+impl<'a> Staged<'a> {
+    fn new(delivery: &'a Delivery) -> Self {
+        Self { delivery, weight: delivery.message.weight(), form: None }
+    }
+
+    /// The form for a protocol; mostly that of the last recipient.
+    fn form(&mut self, protocol: Protocol, publishes: &mut Publishes) -> usize {
+        match self.form {
+            Some((last, form)) if last == protocol => form,
+            Some(_) | None => {
+                let form = publishes.form(self.delivery, protocol);
+                self.form = Some((protocol, form));
+                form
+            }
+        }
+    }
 }
 
 /// Runs a worker on this thread until `stop` is true or the store fails.
@@ -292,19 +320,17 @@ impl Worker {
                 if let Some(connection) = self.slots.borrow().find(*connection)
                     && connection.takes_packets()
                 {
-                    let weight = delivery.message.weight();
-                    self.stage_publish(connection, *after, (delivery, delivery.packet_id, weight), publishes);
+                    let mut publish = Staged::new(delivery);
+                    self.stage_publish(connection, *after, delivery.packet_id, &mut publish, publishes);
                 }
             }
             Effect::FanOut(fan_out) => {
-                let (delivery, slots) = (&fan_out.delivery, self.slots.borrow());
-                let weight = delivery.message.weight();
+                let (mut publish, slots) = (Staged::new(&fan_out.delivery), self.slots.borrow());
                 for receiver in &fan_out.to {
                     if let Some(connection) = slots.find(receiver.connection)
                         && connection.takes_packets()
                     {
-                        let publish = (delivery, receiver.packet_id, weight);
-                        self.stage_publish(connection, ChangeNumber(0), publish, publishes);
+                        self.stage_publish(connection, ChangeNumber(0), receiver.packet_id, &mut publish, publishes);
                     }
                 }
             }
@@ -337,24 +363,29 @@ impl Worker {
         self.list_as_dirty(connection);
     }
 
-    /// Appends a publish with its packet identifier and its weight. If much has come together then, it is written at once.
+    /// Appends a publish under its packet identifier. If much has come together then, it is written at once.
     fn stage_publish(
         &self,
         connection: &Rc<Connection>,
         after: ChangeNumber,
-        (delivery, packet_id, weight): (&Delivery, Option<PacketId>, usize),
+        packet_id: Option<PacketId>,
+        publish: &mut Staged<'_>,
         publishes: &mut Publishes,
     ) {
         let mut outgoing = connection.outgoing.borrow_mut();
         outgoing.lend(|| self.buffer());
-        outgoing.add_weight(weight);
+        outgoing.add_weight(publish.weight);
         let before = outgoing.unwritten();
         let durable = self.durable.get();
         match connection.topic_alias_maximum() {
-            None => publishes.append(delivery, packet_id, connection.protocol(), outgoing.stage(after, durable)),
+            None => {
+                let form = publish.form(connection.protocol(), publishes);
+                publishes.append_form(form, publish.delivery.dup, packet_id, outgoing.stage(after, durable));
+            }
             Some(maximum) => {
                 let (out, aliases) = outgoing.stage_aliased(after, durable, maximum);
-                publishes.append_aliased(delivery, packet_id, aliases, connection.maximum_packet_size(), out);
+                let most = connection.maximum_packet_size();
+                publishes.append_aliased(publish.delivery, packet_id, aliases, most, out);
             }
         }
         let is_much = before / WRITE_AT_BYTES != outgoing.unwritten() / WRITE_AT_BYTES;
