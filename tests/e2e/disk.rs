@@ -2,6 +2,7 @@
 //! would with "No space left on device". What was acknowledged is there in the end, once and in order, and what needs
 //! no disk never noticed.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -10,7 +11,8 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use super::client::{Client, Packet};
-use super::harness::{Broker, eventually};
+use super::harness::{Broker, eventually, guest};
+use super::ledger;
 
 /// Bytes of a payload: enough of them make the database grow.
 const PAYLOAD: usize = 20_000;
@@ -75,6 +77,61 @@ fn a_broker_that_ends_while_the_disk_is_full_keeps_what_it_acknowledged() -> Res
     Ok(())
 }
 
+#[test]
+fn a_service_handles_each_event_once_though_the_disk_was_full_meanwhile() -> Result<()> {
+    if !has_prlimit() {
+        return Ok(());
+    }
+    let directory = tempfile::tempdir()?;
+    let data = directory.path().join("data");
+    let broker = Broker::start_without_file_size_signal(&data)?;
+    broker.deploy(&guest("ledger"))?;
+    let mut kept = Client::connect(broker.mqtt, "kept", false)?;
+    kept.subscribe("kept", 1)?;
+    kept.subscribe("out/+", 1)?;
+    drop(kept);
+    let (mut sent, mut acknowledged) = (BTreeSet::new(), BTreeSet::new());
+    let mut seen = Seen { next: 0, acknowledged: Vec::new() };
+    for round in 0..3 {
+        limit_files(&broker, Some(database(&data)?))?;
+        let mut fills = Client::connect(broker.mqtt, "fills", true)?;
+        let mut from = Client::connect(broker.mqtt, "from", true)?;
+        // Events go on until one is refused; until then the other publisher makes the database grow.
+        let mut is_full = false;
+        loop {
+            is_full = is_full || !publish(&mut fills, &mut seen)?;
+            let number = u32::try_from(sent.len())?;
+            sent.insert(number);
+            from.publish("in/k", number.to_string().as_bytes(), 1, 1, false)?;
+            if from.expect().is_err() {
+                break;
+            }
+            acknowledged.insert(number);
+            ensure!(number < 10_000, "round {round}: the disk never is full");
+        }
+        limit_files(&broker, None)?;
+        eventually("the store is well", || Ok(store(&broker)?["state"] == "ok"))?;
+    }
+    let keys = ["k".to_owned()];
+    let written = ledger::dump(broker.mqtt, &keys)?.remove("k").context("no list")?;
+    ledger::check("k", &written, &acknowledged, &sent)?;
+    let shown = broker.show("ledger")?;
+    let counts = &shown["counts"];
+    ensure!(counts["retried"] == 0 && counts["dead_lettered"] == 0, "the service was blamed: {counts}");
+    // What the service published in the same transactions is with the durable subscriber, once and in order.
+    let mut kept = Client::connect(broker.mqtt, "kept", false)?;
+    let mut delivered = Vec::new();
+    while delivered.len() < written.len() {
+        let (topic, payload) = kept.receive_publish(Duration::from_secs(30))?.context("less was delivered")?;
+        if topic == "out/k" {
+            let text = String::from_utf8(payload)?;
+            delivered.push(text.split(' ').next().context("empty")?.parse::<u32>()?);
+        }
+    }
+    ensure!(delivered == written, "what was delivered differs from what was written down");
+    Ok(())
+}
+
 /// A broker whose disk is full.
 struct Broken {
     directory: tempfile::TempDir,
@@ -83,10 +140,17 @@ struct Broken {
     seen: Seen,
 }
 
+fn has_prlimit() -> bool {
+    let found = Command::new("prlimit").arg("--version").output().is_ok();
+    if !found {
+        println!("there is no prlimit (package util-linux), so no disk can be made full: nothing was tested");
+    }
+    found
+}
+
 /// Publishes to a durable session until the disk is full. `None` where the system has no `prlimit`.
 fn break_disk() -> Result<Option<Broken>> {
-    if Command::new("prlimit").arg("--version").output().is_err() {
-        println!("there is no prlimit (package util-linux), so no disk can be made full: nothing was tested");
+    if !has_prlimit() {
         return Ok(None);
     }
     let directory = tempfile::tempdir()?;
