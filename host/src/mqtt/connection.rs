@@ -228,18 +228,22 @@ impl Connection {
     /// Takes in what was read: whole packets one by one; the beginning of the next is kept.
     fn received(self: &Rc<Self>, worker: &Worker, data: &[u8]) {
         worker.read_the_clock();
-        worker.put_off_deadline(self);
         let mut partial = self.partial.take();
+        let consumed;
         if partial.is_empty() {
-            let consumed = self.consume(worker, data);
+            consumed = self.consume(worker, data);
             if consumed < data.len() {
                 partial = worker.buffer().unwrap_or_default();
                 partial.extend_from_slice(&data[consumed..]);
             }
         } else {
             partial.extend_from_slice(data);
-            let consumed = self.consume(worker, &partial);
+            consumed = self.consume(worker, &partial);
             partial.drain(..consumed);
+        }
+        // Packets count, not the bytes of one that is not all there [MQTT-3.1.2-22].
+        if consumed > 0 {
+            worker.put_off_deadline(self);
         }
         if partial.is_empty() {
             worker.give_back(partial);
