@@ -389,14 +389,14 @@ impl Connection {
     /// What this connection waits for cannot be made durable at present: that is dropped, so that its client can be told
     /// to come back later.
     pub(super) fn send_away(self: &Rc<Self>, worker: &Worker) {
-        self.outgoing.borrow_mut().drop_held();
+        let dropped_connack = self.outgoing.borrow_mut().drop_held();
         if !self.takes_packets() {
             return self.wake();
         }
         worker.options.counters.storage_failures.add();
         worker.push(Input::ConnectionLost { connection: self.id });
-        if self.phase.get() == Phase::Open && self.outgoing.borrow().is_untouched() {
-            // Its CONNACK was dropped as well, so this is the first packet.
+        if dropped_connack {
+            // Nothing has come yet, or AUTH alone: it is a CONNACK that has to come next [MQTT-3.14.0-1].
             return self.refuse(worker, ChangeNumber(0), ReasonCode::ServerBusy);
         }
         self.close_with(worker, ChangeNumber(0), ReasonCode::ServerBusy);
