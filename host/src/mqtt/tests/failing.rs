@@ -1,11 +1,12 @@
 //! A disk that stops working and works again: what needs it is refused, everything else goes on.
 
-use super::{Client, Limits, MqttOptions, Served, connect, publish, served_from, subscribe};
+use super::{Client, Limits, MqttOptions, Served, connect, publish, served_by, subscribe};
 use crate::store::testing::Disk;
 
 fn served_on(disk: &Disk) -> Served {
     let directory = tempfile::tempdir().unwrap();
-    served_from(disk.open(directory.path()), directory, 1, MqttOptions::default(), Limits::default())
+    let opened = disk.open(directory.path());
+    served_by(directory, opened, 1, MqttOptions::default(), Limits::default())
 }
 
 /// Waits until the store is failing, or is not.

@@ -46,12 +46,13 @@ fn served() -> Served {
 fn served_with(workers: usize, options: MqttOptions, limits: Limits) -> Served {
     let directory = tempfile::tempdir().unwrap();
     let opened = Store::open(directory.path(), &StoreOptions::default()).unwrap();
-    served_from(opened, directory, workers, options, limits)
+    served_by(directory, opened, workers, options, limits)
 }
 
-fn served_from(
-    opened: Opened,
+/// The same with a store that is open already, and its directory.
+fn served_by(
     directory: tempfile::TempDir,
+    opened: Opened,
     workers: usize,
     options: MqttOptions,
     limits: Limits,
