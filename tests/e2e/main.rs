@@ -14,3 +14,4 @@ mod durability;
 mod hot_swap;
 mod interop;
 mod sandbox;
+mod torture;
