@@ -1,7 +1,8 @@
 //! The broker: one match, one method per input.
 //!
 //! The methods stand in `broker/`, by what they are about. They share one manner: an input changes the state, records
-//! each [`Change`](crate::Change) at the place where the state changes, and pushes effects, in order. Nothing here fails.
+//! each [`Change`](crate::Change) at the place where the state changes, and pushes effects, in order. Nothing here
+//! fails.
 //!
 //! Invariants (checked by [`Broker::check_invariants`]): a session without a connection is durable or a plugin's; each
 //! deadline belongs to a session that names it.
@@ -71,7 +72,8 @@ pub struct Broker {
     greeting: Vec<SessionKey>,
     /// Messages that are still to be given to some of their many subscribers.
     fan_outs: FanOuts,
-    /// Number of the last removal of a session from disk: until it is durable, nobody may be told that a session is new.
+    /// Number of the last removal of a session from disk: until it is durable, nobody may be told that a session is
+    /// new.
     last_session_removal: ChangeNumber,
     /// Loads asked for; tells them apart.
     loads: u32,

@@ -1,5 +1,5 @@
-//! Names of what the broker keeps in slabs. They hold while the process lives and may be reused after that; what goes to
-//! disk has names of its own ([`SessionId`](crate::event::SessionId), [`MessageId`](crate::message::MessageId)).
+//! Names of what the broker keeps in slabs. They hold while the process lives and may be reused after that; what goes
+//! to disk has names of its own ([`SessionId`](crate::event::SessionId), [`MessageId`](crate::message::MessageId)).
 
 /// Names a session; reused after the session ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -2,8 +2,8 @@
 //!
 //! What happens at a bound is a named effect or reason code and a counter; nothing in the core grows without one.
 
-/// Which member of a shared subscription's group gets the next message. Members that can take it at once go before those
-/// for whom others wait, and both before those that are away.
+/// Which member of a shared subscription's group gets the next message. Members that can take it at once go before
+/// those for whom others wait, and both before those that are away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SharedStrategy {
     /// One after the other.
@@ -26,25 +26,27 @@ pub struct Limits {
     pub sessions: usize,
     /// Subscriptions of one session; one more is refused with Quota exceeded (0x97).
     pub subscriptions_per_session: usize,
-    /// Messages waiting in the queue of one durable session, beyond those in flight; further ones are dropped and counted.
-    /// They are on disk.
+    /// Messages waiting in the queue of one durable session, beyond those in flight; further ones are dropped and
+    /// counted. They are on disk.
     pub queued_messages: usize,
     /// Weight of the messages in the queue of one durable session, in bytes; further ones are dropped and counted.
     pub queued_bytes: usize,
-    /// Messages of a connected client's durable queue that are also in memory, at most; the rest is read when they run low.
+    /// Messages of a connected client's durable queue that are also in memory, at most; the rest is read when they run
+    /// low.
     pub window_messages: usize,
     /// Weight of the messages of a durable queue that are also in memory, in bytes; one message at the least.
     pub window_bytes: usize,
     /// Messages waiting for one client in memory alone, because its session is not durable or they have QoS 0; further
     /// ones are dropped and counted.
     pub buffered_messages: usize,
-    /// Weight of what waits for one client in memory, in bytes; further messages that are in memory alone are dropped and
-    /// counted.
+    /// Weight of what waits for one client in memory, in bytes; further messages that are in memory alone are dropped
+    /// and counted.
     pub buffered_bytes: usize,
     /// QoS 1 and 2 messages sent to one client and not acknowledged; the client's Receive Maximum lowers it.
     pub inflight_messages: u16,
     /// QoS 1 and 2 messages that a 5.0 client may have unacknowledged towards the broker: our Receive Maximum; one more
-    /// closes its connection with Receive Maximum exceeded (0x93). A 3.1.1 client cannot be told, and has at most 65,535.
+    /// closes its connection with Receive Maximum exceeded (0x93). A 3.1.1 client cannot be told, and has at most
+    /// 65,535.
     pub receive_maximum: u16,
     /// Weight of the publishes handed to a connection and not yet written to its socket, in bytes. At the bound, QoS 1
     /// and 2 wait in the queue; QoS 0 waits too, within the queue's bounds.
@@ -67,8 +69,8 @@ pub struct Limits {
     pub batch_bytes: usize,
     /// Dead letters kept for one plugin; beyond it the oldest is dropped and counted.
     pub dead_letters: usize,
-    /// Subscribers that a message is given to in the turn in which it is published. Where there are more of them whose copies
-    /// are in memory alone, those are served in later turns, so that nobody else waits for them.
+    /// Subscribers that a message is given to in the turn in which it is published. Where there are more of them whose
+    /// copies are in memory alone, those are served in later turns, so that nobody else waits for them.
     pub fan_out_at_once: usize,
     /// Subscribers that are served in one of these later turns.
     pub fan_out_per_turn: usize,

@@ -208,8 +208,8 @@ impl Retained {
         self.expiries.first().filter(|(at, _)| *at <= now).map(|(_, topic)| topic.clone())
     }
 
-    /// The messages that match a filter and have not expired, in the order of their topics' levels; at most `limit`, and
-    /// only those after the topic `after`, which must match too.
+    /// The messages that match a filter and have not expired, in the order of their topics' levels; at most `limit`,
+    /// and only those after the topic `after`, which must match too.
     pub(crate) fn matching(
         &self,
         filter: &TopicFilter,

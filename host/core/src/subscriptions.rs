@@ -4,10 +4,11 @@
 //! and so, for a topic, the list of the filter that equals it. Filters with wildcards also stand in a tree of levels,
 //! whose edges are one table keyed by node and level.
 //!
-//! The members of a shared subscription stand apart, in a group of their own under the list of the filter that they share.
+//! The members of a shared subscription stand apart, in a group of their own under the list of the filter that they
+//! share.
 //!
-//! Invariants: a list has subscribers or groups, a group has members; a node other than the root has a list, a `#` list or a child; a subscriber's
-//! `position` names its place in its list.
+//! Invariants: a list has subscribers or groups, a group has members; a node other than the root has a list, a `#` list
+//! or a child; a subscriber's `position` names its place in its list.
 
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;

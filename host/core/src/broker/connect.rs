@@ -53,8 +53,8 @@ impl Broker {
         }
     }
 
-    /// Ends the connection that the client may still have, and the session if it is not to go on; gives the session that
-    /// does.
+    /// Ends the connection that the client may still have, and the session if it is not to go on; gives the session
+    /// that does.
     fn take_over(&mut self, now: Timestamp, connect: &Connect, effects: &mut Effects) -> Option<SessionKey> {
         let key = *self.clients.get(&connect.client_id)?;
         self.close(now, key, ReasonCode::SessionTakenOver, effects);

@@ -244,8 +244,8 @@ impl Broker {
         true
     }
 
-    /// Sends again the next message or release that was in flight before a reconnect [MQTT-4.4.0-1]; says whether it did.
-    /// Nothing has to be waited for: the CONNACK before it rested on every change of the session.
+    /// Sends again the next message or release that was in flight before a reconnect [MQTT-4.4.0-1]; says whether it
+    /// did. Nothing has to be waited for: the CONNACK before it rested on every change of the session.
     fn resend_next(
         &mut self,
         now: Timestamp,

@@ -1,9 +1,9 @@
-//! Messages with very many subscribers: given to a part of them in each turn, so that their publisher and everybody else
-//! are not kept waiting.
+//! Messages with very many subscribers: given to a part of them in each turn, so that their publisher and everybody
+//! else are not kept waiting.
 //!
-//! Whoever's copy has to be durable, plugins, and members of groups get it at once, since the publisher's acknowledgement
-//! rests on them. The others follow in later turns. A message on a topic of which an earlier one is still on its way goes
-//! behind it, so the order on a topic holds [MQTT-4.6.0-5].
+//! Whoever's copy has to be durable, plugins, and members of groups get it at once, since the publisher's
+//! acknowledgement rests on them. The others follow in later turns. A message on a topic of which an earlier one is
+//! still on its way goes behind it, so the order on a topic holds [MQTT-4.6.0-5].
 
 use std::collections::VecDeque;
 use std::sync::Arc;

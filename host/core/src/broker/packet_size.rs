@@ -1,4 +1,5 @@
-//! How long a PUBLISH is on the wire, exactly, without encoding it: what a client's Maximum Packet Size is compared with.
+//! How long a PUBLISH is on the wire, exactly, without encoding it: what a client's Maximum Packet Size is compared
+//! with.
 
 use crate::event::Protocol;
 use crate::message::{Message, MessageProperties};

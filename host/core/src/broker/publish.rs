@@ -138,8 +138,8 @@ impl Broker {
         self.send_acknowledge(key, packet_id, (AcknowledgeStep::Pubrec, reason), effects.since(before), effects);
     }
 
-    /// Whether one more QoS 1 or 2 publish is one too many. A 3.1.1 client cannot be told the bound; there are never more
-    /// than 65,535 packet identifiers.
+    /// Whether one more QoS 1 or 2 publish is one too many. A 3.1.1 client cannot be told the bound; there are never
+    /// more than 65,535 packet identifiers.
     fn exceeds_receive_maximum(&self, key: SessionKey) -> bool {
         let session = &self.sessions[key];
         session.protocol == Protocol::V5 && session.received.len() >= usize::from(self.limits.receive_maximum)

@@ -1,4 +1,5 @@
-//! Shared subscriptions (section 4.8.2): which member of a group gets a message, and who gets what a member leaves behind.
+//! Shared subscriptions (section 4.8.2): which member of a group gets a message, and who gets what a member leaves
+//! behind.
 //!
 //! What a member has not acknowledged when its session ends goes to another member of its group, except QoS 2 messages
 //! that were sent [MQTT-4.8.2-5]. Of a session in memory that is done at once. A durable session's queue is read back

@@ -22,8 +22,8 @@ pub enum Change {
     Subscribed { session: SessionId, filter: TopicFilter, subscription: SubscriptionRecord },
     /// A durable session, or a plugin, unsubscribed.
     Unsubscribed { session: SessionId, filter: TopicFilter },
-    /// A message that at least one durable queue is about to hold. It goes when no queue holds it any more; whoever keeps
-    /// changes counts its entries.
+    /// A message that at least one durable queue is about to hold. It goes when no queue holds it any more; whoever
+    /// keeps changes counts its entries.
     MessageStored { message: MessageId, content: Arc<Message> },
     /// A message entered a durable session's queue, or a plugin's inbox. With a `packet_id` it is in flight at once.
     Queued { session: SessionId, sequence: Sequence, entry: QueueEntry },

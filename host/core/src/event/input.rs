@@ -44,13 +44,13 @@ pub enum Input {
     /// A plugin no longer wants what [`Input::TakeEvents`] asked for (it is being swapped or paused); answered by one
     /// [`Effect::TakeCancelled`](super::Effect::TakeCancelled) unless a batch is already out.
     CancelTake { plugin: PluginName },
-    /// A plugin handled the batch that is out; state, publishes and acknowledgements are one transaction. Ignored, without
-    /// an effect, where no batch is out or the plugin is gone.
+    /// A plugin handled the batch that is out; state, publishes and acknowledgements are one transaction. Ignored,
+    /// without an effect, where no batch is out or the plugin is gone.
     Settle { plugin: PluginName, settlement: Box<Settlement> },
     /// The batch that is out was not handled (the call was interrupted by a swap): its events go back, untouched.
     ReturnEvents { plugin: PluginName },
-    /// What [`Effect::Load`](super::Effect::Load) asked for: the next entries of the queue, in order; an empty list where there are no more,
-    /// `None` where they cannot be read.
+    /// What [`Effect::Load`](super::Effect::Load) asked for: the next entries of the queue, in order; an empty list
+    /// where there are no more, `None` where they cannot be read.
     Loaded { ticket: LoadTicket, entries: Option<Vec<LoadedEntry>> },
     /// Changes cannot be made durable at present. From now on what needs to be durable is refused.
     StorageFailed,
@@ -206,8 +206,8 @@ pub struct Settlement {
 pub enum Outcome {
     /// Handled: it leaves the inbox.
     Done,
-    /// Failed: it is handed out again at this time, alone of its topic. Later events on its topic wait for it; others do
-    /// not. Of the same batch, later events on its topic should be left unnamed, or they have overtaken it.
+    /// Failed: it is handed out again at this time, alone of its topic. Later events on its topic wait for it; others
+    /// do not. Of the same batch, later events on its topic should be left unnamed, or they have overtaken it.
     RetryAt(Timestamp),
     /// Given up: it becomes a dead letter, with the reason.
     DeadLetter(Arc<str>),

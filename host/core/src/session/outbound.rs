@@ -2,10 +2,10 @@
 //! backlog.
 //!
 //! A message passes through them in one direction. The *backlog* is the part of a durable session's queue that is on
-//! disk and not in memory; its entries are all younger than those in memory, and are read back (*loaded*) when the queue
-//! runs low. Of a durable session without a client everything is backlog. The *queue* is in memory: for a durable session
-//! a window on what is on disk, for others all there is. What was in flight when a client left comes back from disk
-//! into *resend*.
+//! disk and not in memory; its entries are all younger than those in memory, and are read back (*loaded*) when the
+//! queue runs low. Of a durable session without a client everything is backlog. The *queue* is in memory: for a durable
+//! session a window on what is on disk, for others all there is. What was in flight when a client left comes back from
+//! disk into *resend*.
 //!
 //! Invariants: nothing is sent from the queue while something is still to be sent again; while there is a backlog, what
 //! needs to be durable goes behind it.
