@@ -12,5 +12,6 @@ mod conformance;
 mod durability;
 mod hot_swap;
 mod interop;
+mod large_queues;
 mod sandbox;
 mod torture;
