@@ -175,9 +175,10 @@ impl World {
                 client.connect(broker.mqtt)?;
             }
             let before = self.delivered();
-            self.turn_until("all is done", |clients| {
+            let done = self.turn_until("all is done", |clients| {
                 Ok(clients.iter().all(Client::is_done) && is_empty(&broker.status()?)?)
-            })?;
+            });
+            done.with_context(|| format!("the broker says {:?}", broker.status()))?;
             ensure!(!is_again || self.delivered() == before, "deliveries after all was done");
             self.audit(&broker)?;
             self.clients.iter_mut().for_each(Client::cut);
@@ -194,7 +195,9 @@ impl World {
         let config = self.data.with_extension("toml");
         let window = WINDOWS[self.random.usize(..WINDOWS.len())];
         std::fs::write(&config, format!("[limits]\nwindow_messages = {window}\n[store]\ncache_bytes = 4194304\n"))?;
-        Broker::start_with(&self.data, &["--config", config.to_str().context("a path")?])
+        let broker = Broker::start_with(&self.data, &["--config", config.to_str().context("a path")?])?;
+        self.clients.iter_mut().for_each(Client::is_missed);
+        Ok(broker)
     }
 
     /// Everybody does what can be done now; tells whether there was anything.

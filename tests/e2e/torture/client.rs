@@ -46,6 +46,8 @@ pub(crate) struct Client {
     kept: bool,
     /// When its last connection ended.
     left: Option<Instant>,
+    /// Since when a broker that runs, or ran, knows this; none if it died with the connection.
+    missed: Option<Instant>,
     /// Whether it acknowledges without pauses, whatever its role says.
     pub(crate) hurried: bool,
     /// Sessions that ended while it was away.
@@ -104,6 +106,7 @@ impl Client {
             link: None,
             kept: false,
             left: None,
+            missed: None,
             hurried: false,
             ended_sessions: 0,
             outgoing: VecDeque::new(),
@@ -164,6 +167,7 @@ impl Client {
             link.read();
             self.understand_all().with_context(|| format!("client {}, after the kill", self.role.name))?;
             self.cut();
+            self.missed = None;
         }
         Ok(())
     }
@@ -172,7 +176,13 @@ impl Client {
     pub(crate) fn cut(&mut self) {
         if self.link.take().is_some() {
             self.left = Some(Instant::now());
+            self.missed = self.left;
         }
+    }
+
+    /// A broker runs that sees that the client is not there.
+    pub(crate) fn is_missed(&mut self) {
+        self.missed.get_or_insert_with(Instant::now);
     }
 
     pub(crate) fn is_connected(&self) -> bool {
@@ -294,12 +304,13 @@ impl Client {
 
     /// A session that was kept is there, unless it has expired, and then it is not.
     fn check_presence(&self, present: bool) -> Result<()> {
-        let away = self.left.map_or(Duration::ZERO, |left| left.elapsed());
+        let [away, missed] =
+            [self.left, self.missed].map(|since| since.map_or(Duration::ZERO, |since| since.elapsed()));
         let expiry = self.role.expiry_s.map(|seconds| Duration::from_secs(seconds.into()));
         let margin = Duration::from_secs(2);
         ensure!(present || !self.kept || expiry.is_some_and(|expiry| away > expiry), "the session is gone");
         ensure!(!present || self.left.is_some(), "a session out of nothing");
-        ensure!(!present || expiry.is_none_or(|expiry| away < expiry + margin), "a session after {away:?}");
+        ensure!(!present || expiry.is_none_or(|expiry| missed < expiry + margin), "a session after {missed:?}");
         Ok(())
     }
 
