@@ -13,5 +13,6 @@ mod disk;
 mod durability;
 mod hot_swap;
 mod interop;
+mod large_queues;
 mod sandbox;
 mod torture;

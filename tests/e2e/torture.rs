@@ -7,9 +7,9 @@
 //! `VESPIARY_TORTURE_ROUNDS` and `VESPIARY_SEED` say how long and which; the seed decides everything but the machine's
 //! own timing.
 
-mod client;
-mod message;
-mod verdict;
+pub(crate) mod client;
+pub(crate) mod message;
+pub(crate) mod verdict;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -26,8 +26,10 @@ use super::harness::{Broker, PATIENCE};
 const ROUNDS: u32 = 200;
 /// Messages of one publisher in a round, at most, so that what waits stays below the bound of a queue on any machine.
 const MESSAGES_PER_ROUND: usize = 120;
-/// How long the last round may take.
+/// How long the last round may take, as long as something happens in it.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(300);
+/// How long nothing may happen while something is waited for.
+const STALL_PATIENCE: Duration = Duration::from_secs(20);
 /// Messages of a queue in memory: one of these in each round.
 const WINDOWS: [u32; 3] = [4, 64, 256];
 
@@ -173,9 +175,10 @@ impl World {
                 client.connect(broker.mqtt)?;
             }
             let before = self.delivered();
-            self.turn_until("all is done", |clients| {
+            let done = self.turn_until("all is done", |clients| {
                 Ok(clients.iter().all(Client::is_done) && is_empty(&broker.status()?)?)
-            })?;
+            });
+            done.with_context(|| format!("the broker says {:?}", broker.status()))?;
             ensure!(!is_again || self.delivered() == before, "deliveries after all was done");
             self.audit(&broker)?;
             self.clients.iter_mut().for_each(Client::cut);
@@ -192,11 +195,13 @@ impl World {
         let config = self.data.with_extension("toml");
         let window = WINDOWS[self.random.usize(..WINDOWS.len())];
         std::fs::write(&config, format!("[limits]\nwindow_messages = {window}\n[store]\ncache_bytes = 4194304\n"))?;
-        Broker::start_with(&self.data, &["--config", config.to_str().context("a path")?])
+        let broker = Broker::start_with(&self.data, &["--config", config.to_str().context("a path")?])?;
+        self.clients.iter_mut().for_each(Client::is_missed);
+        Ok(broker)
     }
 
-    /// Everybody does what can be done now.
-    fn turn(&mut self) -> Result<()> {
+    /// Everybody does what can be done now; tells whether there was anything.
+    fn turn(&mut self) -> Result<bool> {
         let mut worked = false;
         for client in &mut self.clients {
             worked |= client.turn()?;
@@ -204,14 +209,22 @@ impl World {
         if !worked {
             std::thread::sleep(Duration::from_micros(300));
         }
-        Ok(())
+        Ok(worked)
     }
 
     fn turn_until(&mut self, what: &str, mut condition: impl FnMut(&[Client]) -> Result<bool>) -> Result<()> {
         let started = Instant::now();
+        let mut worked = started;
         while !condition(&self.clients)? {
-            ensure!(started.elapsed() < DRAIN_PATIENCE, "never: {what}");
-            self.turn()?;
+            if self.turn()? {
+                worked = Instant::now();
+            }
+            let waiting = || self.clients.iter().filter(|client| !client.is_done()).map(|client| client.role.name);
+            ensure!(
+                started.elapsed() < DRAIN_PATIENCE && worked.elapsed() < STALL_PATIENCE,
+                "never: {what}; not done: {:?}",
+                waiting().collect::<Vec<_>>()
+            );
         }
         Ok(())
     }

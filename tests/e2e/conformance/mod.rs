@@ -18,6 +18,7 @@ mod publish;
 mod qos;
 mod reason_strings;
 mod receive_maximum;
+mod restarts;
 mod retained;
 mod session;
 mod shared_subscriptions;

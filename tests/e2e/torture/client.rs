@@ -21,54 +21,56 @@ const PUBLISHES_PER_TURN: usize = 4;
 
 /// What a client is.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Role {
+pub(crate) struct Role {
     /// Its client identifier.
-    pub(super) name: &'static str,
+    pub(crate) name: &'static str,
     /// 4 for MQTT 3.1.1, 5 for 5.0.
-    pub(super) level: u8,
+    pub(crate) level: u8,
     /// Filters with their maximum QoS, subscribed to as long as the session is new.
-    pub(super) filters: &'static [(&'static str, u8)],
+    pub(crate) filters: &'static [(&'static str, u8)],
     /// 5.0: publishes it takes at a time.
-    pub(super) receive_maximum: u16,
+    pub(crate) receive_maximum: u16,
     /// Seconds that its session outlives its connection; `None`: for longer than the test lasts.
-    pub(super) expiry_s: Option<u32>,
+    pub(crate) expiry_s: Option<u32>,
     /// Time between two acknowledgements of one that is slow.
-    pub(super) pause: Duration,
+    pub(crate) pause: Duration,
     /// Rounds of ten in which it is away.
-    pub(super) away: u32,
+    pub(crate) away: u32,
 }
 
 /// A client with its session.
-pub(super) struct Client {
-    pub(super) role: Role,
+pub(crate) struct Client {
+    pub(crate) role: Role,
     link: Option<Link>,
     /// Whether the broker has promised to keep this session with its subscriptions.
     kept: bool,
     /// When its last connection ended.
     left: Option<Instant>,
+    /// Since when a broker that runs, or ran, knows this; none if it died with the connection.
+    missed: Option<Instant>,
     /// Whether it acknowledges without pauses, whatever its role says.
-    pub(super) hurried: bool,
+    pub(crate) hurried: bool,
     /// Sessions that ended while it was away.
-    pub(super) ended_sessions: usize,
+    pub(crate) ended_sessions: usize,
     /// QoS 1 and 2 publishes that are not completed, in the order in which they were sent first.
     outgoing: VecDeque<Outgoing>,
     last_packet_id: u16,
     /// QoS 2 deliveries that were not released, with what they carry.
     received: BTreeMap<u16, Number>,
     /// Messages it has sent; a message's number is its place.
-    pub(super) sent: Vec<Message>,
+    pub(crate) sent: Vec<Message>,
     /// Numbers of its messages for which it has the broker's word: PUBACK or PUBREC.
-    pub(super) acknowledged: BTreeSet<u32>,
+    pub(crate) acknowledged: BTreeSet<u32>,
     /// Everything that it was given, each QoS 2 delivery once, in order.
-    pub(super) deliveries: Vec<Delivery>,
+    pub(crate) deliveries: Vec<Delivery>,
 }
 
 /// A message that was given to a client.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Delivery {
-    pub(super) number: Number,
-    pub(super) qos: u8,
-    pub(super) dup: bool,
+pub(crate) struct Delivery {
+    pub(crate) number: Number,
+    pub(crate) qos: u8,
+    pub(crate) dup: bool,
 }
 
 struct Outgoing {
@@ -98,12 +100,13 @@ struct Link {
 }
 
 impl Client {
-    pub(super) fn new(role: Role) -> Self {
+    pub(crate) fn new(role: Role) -> Self {
         Self {
             role,
             link: None,
             kept: false,
             left: None,
+            missed: None,
             hurried: false,
             ended_sessions: 0,
             outgoing: VecDeque::new(),
@@ -116,7 +119,7 @@ impl Client {
     }
 
     /// Connects and asks for its session; the answer comes in a later turn.
-    pub(super) fn connect(&mut self, broker: SocketAddr) -> Result<()> {
+    pub(crate) fn connect(&mut self, broker: SocketAddr) -> Result<()> {
         let stream = TcpStream::connect(broker)?;
         stream.set_nodelay(true)?;
         stream.set_nonblocking(true)?;
@@ -142,7 +145,7 @@ impl Client {
     }
 
     /// Does what can be done now; tells whether there was anything. A connection that ends is an error.
-    pub(super) fn turn(&mut self) -> Result<bool> {
+    pub(crate) fn turn(&mut self) -> Result<bool> {
         let name = self.role.name;
         self.advance().with_context(|| format!("client {name}"))
     }
@@ -159,39 +162,46 @@ impl Client {
     }
 
     /// The broker is dead: takes what it had sent before, and gives up the connection.
-    pub(super) fn bury(&mut self) -> Result<()> {
+    pub(crate) fn bury(&mut self) -> Result<()> {
         if let Some(link) = &mut self.link {
             link.read();
             self.understand_all().with_context(|| format!("client {}, after the kill", self.role.name))?;
             self.cut();
+            self.missed = None;
         }
         Ok(())
     }
 
     /// Gives up the connection as it is.
-    pub(super) fn cut(&mut self) {
+    pub(crate) fn cut(&mut self) {
         if self.link.take().is_some() {
             self.left = Some(Instant::now());
+            self.missed = self.left;
         }
     }
 
-    pub(super) fn is_connected(&self) -> bool {
+    /// A broker runs that sees that the client is not there.
+    pub(crate) fn is_missed(&mut self) {
+        self.missed.get_or_insert_with(Instant::now);
+    }
+
+    pub(crate) fn is_connected(&self) -> bool {
         self.link.is_some()
     }
 
     /// Whether it has its session and its subscriptions.
-    pub(super) fn is_ready(&self) -> bool {
+    pub(crate) fn is_ready(&self) -> bool {
         self.kept && self.link.as_ref().is_some_and(|link| link.established)
     }
 
     /// Whether all that it published is completed, and all that it was given acknowledged.
-    pub(super) fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         let nothing_open = |link: &Link| link.owed.is_empty() && link.open.is_empty() && link.unsent.is_empty();
         self.is_ready() && self.outgoing.is_empty() && self.link.as_ref().is_some_and(nothing_open)
     }
 
     /// Publishes some messages, as far as the window allows.
-    pub(super) fn publish(&mut self, mut next: impl FnMut(u32) -> Message) {
+    pub(crate) fn publish(&mut self, mut next: impl FnMut(u32) -> Message) {
         for _ in 0..PUBLISHES_PER_TURN {
             if !self.is_ready() || self.outgoing.len() >= WINDOW {
                 return;
@@ -294,12 +304,13 @@ impl Client {
 
     /// A session that was kept is there, unless it has expired, and then it is not.
     fn check_presence(&self, present: bool) -> Result<()> {
-        let away = self.left.map_or(Duration::ZERO, |left| left.elapsed());
+        let [away, missed] =
+            [self.left, self.missed].map(|since| since.map_or(Duration::ZERO, |since| since.elapsed()));
         let expiry = self.role.expiry_s.map(|seconds| Duration::from_secs(seconds.into()));
         let margin = Duration::from_secs(2);
         ensure!(present || !self.kept || expiry.is_some_and(|expiry| away > expiry), "the session is gone");
         ensure!(!present || self.left.is_some(), "a session out of nothing");
-        ensure!(!present || expiry.is_none_or(|expiry| away < expiry + margin), "a session after {away:?}");
+        ensure!(!present || expiry.is_none_or(|expiry| missed < expiry + margin), "a session after {missed:?}");
         Ok(())
     }
 

@@ -7,25 +7,25 @@ use crate::conformance::packets;
 
 /// Whose message it is, and its place among those.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Number {
+pub(crate) struct Number {
     /// Index of the publisher.
-    pub(super) publisher: u16,
+    pub(crate) publisher: u16,
     /// From 0 as it publishes.
-    pub(super) number: u32,
+    pub(crate) number: u32,
 }
 
 /// A message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Message {
-    pub(super) number: Number,
-    pub(super) topic: String,
-    pub(super) qos: u8,
-    pub(super) retain: bool,
+pub(crate) struct Message {
+    pub(crate) number: Number,
+    pub(crate) topic: String,
+    pub(crate) qos: u8,
+    pub(crate) retain: bool,
 }
 
 impl Message {
     /// What its publisher sends.
-    pub(super) fn packet(&self, level: u8, packet_id: u16, dup: bool) -> Vec<u8> {
+    pub(crate) fn packet(&self, level: u8, packet_id: u16, dup: bool) -> Vec<u8> {
         let first_byte = 0x30 | u8::from(dup) << 3 | self.qos << 1 | u8::from(self.retain);
         packets::publish(level, first_byte, &self.topic, packet_id, &payload(&self.topic, self.number))
     }
@@ -40,7 +40,7 @@ fn payload(topic: &str, Number { publisher, number }: Number) -> Vec<u8> {
 }
 
 /// The message that a payload is, if it is whole and came to its topic.
-pub(super) fn number_in(topic: &str, bytes: &[u8]) -> Result<Number> {
+pub(crate) fn number_in(topic: &str, bytes: &[u8]) -> Result<Number> {
     let mut words = bytes.split(|byte| *byte == b' ').skip(1).map(|word| std::str::from_utf8(word).unwrap_or(""));
     let mut word = || words.next().context("a payload that nobody sent");
     let found = Number { publisher: word()?.parse()?, number: word()?.parse()? };
@@ -49,7 +49,7 @@ pub(super) fn number_in(topic: &str, bytes: &[u8]) -> Result<Number> {
 }
 
 /// The packet identifier and the message in the body of a QoS 1 or 2 PUBLISH.
-pub(super) fn understand(level: u8, body: &[u8]) -> Result<(u16, Number)> {
+pub(crate) fn understand(level: u8, body: &[u8]) -> Result<(u16, Number)> {
     let take = |range: std::ops::Range<usize>| body.get(range).context("too short");
     let number = |at: usize| Ok::<_, anyhow::Error>(u16::from_be_bytes(*take(at..at + 2)?.first_chunk().context("2")?));
     let topic_end = 2 + usize::from(number(0)?);

@@ -8,7 +8,7 @@ use super::client::{Client, Delivery};
 use super::message::{Message, Number};
 
 /// Counts, for people.
-pub(super) fn summary(publishers: &[Client], subscribers: &[Client], group: &[Client]) -> String {
+pub(crate) fn summary(publishers: &[Client], subscribers: &[Client], group: &[Client]) -> String {
     let sum = |clients: &[Client], of: fn(&Client) -> usize| clients.iter().map(of).sum::<usize>();
     format!(
         "sent {}, acknowledged {}, delivered {}, in the group {}, sessions ended {}",
@@ -21,7 +21,7 @@ pub(super) fn summary(publishers: &[Client], subscribers: &[Client], group: &[Cl
 }
 
 /// Compares everything.
-pub(super) fn check(publishers: &[Client], subscribers: &[Client], group: &[Client]) -> Result<()> {
+pub(crate) fn check(publishers: &[Client], subscribers: &[Client], group: &[Client]) -> Result<()> {
     let ledger = Ledger { publishers: publishers.iter().map(|client| &client.sent[..]).collect() };
     let acknowledged: BTreeSet<Number> = (0..)
         .zip(publishers)
