@@ -21,7 +21,7 @@ const HOST_FLOORS: &[&[&str]] = &[
     &["driver"],
     &["mqtt", "http"],
     &["server"],
-    &["cli"],
+    &["cli", "fuzzing"],
     &["main", "lib"],
 ];
 
