@@ -137,7 +137,8 @@ impl<'a> Chaos<'a> {
         }
         for load in std::mem::take(&mut self.loads) {
             let Effect::Load { ticket, session, after, max, max_bytes, change: _ } = load else { continue };
-            let entries = (self.choices.byte() > 10).then(|| disk.load(session, after, max, max_bytes));
+            // One entry at the least, even where not a byte is wanted.
+            let entries = (self.choices.byte() > 10).then(|| disk.load(session, after, max, max_bytes.max(1)));
             self.answers.push(Input::Loaded { ticket, entries });
         }
     }
