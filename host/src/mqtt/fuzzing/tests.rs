@@ -20,6 +20,11 @@ fn packet(first: u8, body: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// Properties of less than 128 bytes, with their length.
+fn properties(list: &[u8]) -> Vec<u8> {
+    [&[list.len() as u8][..], list].concat()
+}
+
 /// CONNECT with these flags and this keep-alive, and what follows them.
 fn connect(level: u8, flags: u8, rest: &[u8]) -> Vec<u8> {
     packet(0x10, &[&[0, 4, b'M', b'Q', b'T', b'T', level, flags, 0, 60][..], rest].concat())
@@ -27,8 +32,15 @@ fn connect(level: u8, flags: u8, rest: &[u8]) -> Vec<u8> {
 
 /// The ways to begin.
 fn connects() -> Vec<(&'static str, Vec<u8>)> {
-    let all_v5 = b"\x2D\x11\0\0\0\x78\x21\0\x0A\x27\0\0\x10\0\x22\0\x10\x19\x01\x17\x01\x26\0\x01k\0\x01v\x26\0\x01k\0\x01w\x16\0\x02\0\xFF\x15\0\x01m";
-    let will_v5 = b"\0\0\x01c\x27\x18\0\0\0\x05\x01\x01\x02\0\0\0\x3C\x03\0\x01t\x08\0\x01r\x09\0\x02\0\xFF\x26\0\x01k\0\x01v\x26\0\x01k\0\x01v\0\x01w\0\x02ok";
+    let all_v5 = properties(
+        b"\x11\0\0\0\x78\x21\0\x0A\x27\0\0\x10\0\x22\0\x10\x19\x01\x17\x01\
+          \x26\0\x01k\0\x01v\x26\0\x01k\0\x01w\x16\0\x02\0\xFF\x15\0\x01m",
+    );
+    let of_will = properties(
+        b"\x18\0\0\0\x05\x01\x01\x02\0\0\0\x3C\x03\0\x01t\x08\0\x01r\x09\0\x02\0\xFF\
+          \x26\0\x01k\0\x01v\x26\0\x01k\0\x01v",
+    );
+    let will_v5 = [&b"\0\0\x01c"[..], &of_will, b"\0\x01w\0\x02ok"].concat();
     let level_84 = connect(0x84, 2, b"\0\x01c");
     vec![
         ("v3-clean", connect(4, 0x02, b"\0\x01c")),
@@ -38,8 +50,8 @@ fn connects() -> Vec<(&'static str, Vec<u8>)> {
         ("v5-clean", connect(5, 0x02, b"\0\0\x01c")),
         ("v5-kept", connect(5, 0x02, b"\x05\x11\xFF\xFF\xFF\xFF\0\x01c")),
         ("v5-anonymous", connect(5, 0x02, b"\0\0\0")),
-        ("v5-properties", connect(5, 0x02, &[&all_v5[..], b"\0\x01c"].concat())),
-        ("v5-will", connect(5, 0x36, will_v5)),
+        ("v5-properties", connect(5, 0x02, &[&all_v5, &b"\0\x01c"[..]].concat())),
+        ("v5-will", connect(5, 0x36, &will_v5)),
         ("v5-authentication-data-alone", connect(5, 0x02, b"\x05\x16\0\x02ab\0\x01c")),
         ("v5-receive-maximum-0", connect(5, 0x02, b"\x03\x21\0\0\0\x01c")),
         ("v5-packet-size-0", connect(5, 0x02, b"\x05\x27\0\0\0\0\0\x01c")),
@@ -92,12 +104,19 @@ fn session_v3() -> Vec<(&'static str, Vec<u8>)> {
 
 /// What a client may send in 5.0 only, or differently.
 fn session_v5() -> Vec<(&'static str, Vec<u8>)> {
-    let properties = b"\0\x01a\0\x01\x31\x01\x01\x02\0\0\0\x0A\x03\0\x04json\x08\0\x01r\x09\0\x02\0\xFF\x23\0\x01\x26\0\x01k\0\x01v\x26\0\x01k\0\x01w\x26\0\0\0\0text";
+    let all = properties(
+        b"\x01\x01\x02\0\0\0\x0A\x03\0\x04json\x08\0\x01r\x09\0\x02\0\xFF\x23\0\x01\
+          \x26\0\x01k\0\x01v\x26\0\x01k\0\x01w\x26\0\0\0\0",
+    );
+    let all = [&b"\0\x01a\0\x01"[..], &all, b"text"].concat();
     let alias = [packet(0x30, b"\0\x01a\x03\x23\0\x04x"), packet(0x30, b"\0\0\x03\x23\0\x04x")];
     let many: Vec<u8> = (1..=4).flat_map(|id| packet(0x34, &[0, 1, b'a', 0, id, 0])).collect();
     vec![
-        ("publish-properties", packet(0x33, properties)),
+        ("publish-properties", packet(0x33, &all)),
         ("publish-alias", alias.concat()),
+        ("publish-qos1", packet(0x32, b"\0\x03a/b\0\x01\0hello")),
+        ("publish-qos2", [packet(0x3C, b"\0\x03a/b\0\x02\0"), packet(0x62, b"\0\x02")].concat()),
+        ("publish-reserved", packet(0x34, b"\0\x04$SYS\0\x01\0x")),
         ("publish-alias-unknown", packet(0x30, b"\0\0\x03\x23\0\x01x")),
         ("publish-alias-0", packet(0x30, b"\0\x01a\x03\x23\0\0x")),
         ("publish-alias-above", packet(0x30, b"\0\x01a\x03\x23\0\x05x")),
@@ -113,6 +132,8 @@ fn session_v5() -> Vec<(&'static str, Vec<u8>)> {
         ("acknowledge-properties", packet(0x50, b"\0\x01\x80\x0B\x1F\0\x01r\x26\0\x01k\0\x01v")),
         ("acknowledge-reason-twice", packet(0x40, b"\0\x01\0\x08\x1F\0\x01r\x1F\0\x01r")),
         ("subscribe-options", packet(0x82, b"\0\x01\x09\x0B\x7F\x26\0\x01k\0\x01v\0\x01a\x2E\0\x01#\x15")),
+        ("subscribe-denied", packet(0x82, b"\0\x01\0\0\x08secret/#\x01\0\x01+\0\0\x11$share/g/secret/#\0")),
+        ("subscribe-invalid", packet(0x82, b"\0\x01\0\0\x05a/#/b\x01\0\x02a+\0\0\x06$share\0\0\x08$share/g\0")),
         ("subscribe-identifier-0", packet(0x82, b"\0\x01\x02\x0B\0\0\x01a\0")),
         ("subscribe-identifier-twice", packet(0x82, b"\0\x01\x04\x0B\x01\x0B\x02\0\x01a\0")),
         ("subscribe-identifier-most", packet(0x82, b"\0\x01\x05\x0B\xFF\xFF\xFF\x7F\0\x01a\0")),
@@ -120,6 +141,8 @@ fn session_v5() -> Vec<(&'static str, Vec<u8>)> {
         ("subscribe-retain-handling-3", packet(0x82, b"\0\x01\0\0\x01a\x30")),
         ("subscribe-reserved-option", packet(0x82, b"\0\x01\0\0\x01a\x40")),
         ("unsubscribe-properties", packet(0xA2, b"\0\x01\x07\x26\0\x01k\0\x01v\0\x01a")),
+        ("ping", packet(0xC0, b"")),
+        ("disconnect", packet(0xE0, b"")),
         ("disconnect-will", packet(0xE0, b"\x04\0")),
         ("disconnect-all", packet(0xE0, b"\x04\x12\x11\0\0\0\x05\x1F\0\x03bye\x26\0\x01k\0\x01v")),
         ("disconnect-prolongs", packet(0xE0, b"\0\x05\x11\0\0\0\x05")),
@@ -148,10 +171,10 @@ fn traps() -> Vec<(&'static str, Vec<u8>)> {
         ("a-quarter-gigabyte", vec![0x82, 0xFF, 0xFF, 0xFF, 0x7F, 0, 1]),
         ("half-a-packet", vec![0x30, 0x20, 0, 1, b'a']),
         ("topic-beyond-frame", vec![0x30, 4, 0, 16, b'a', b'b', 0x30, 0]),
-        ("topic-wildcard", packet(0x30, b"\0\x03a/#x")),
-        ("topic-nul", packet(0x30, b"\0\x02a\0x")),
-        ("topic-surrogate", packet(0x30, b"\0\x03\xED\xA0\x80x")),
-        ("topic-empty", packet(0x30, b"\0\0\0x")),
+        ("topic-wildcard", packet(0x30, b"\0\x03a/#\0")),
+        ("topic-nul", packet(0x30, b"\0\x02a\0\0")),
+        ("topic-surrogate", packet(0x30, b"\0\x03\xED\xA0\x80\0")),
+        ("topic-empty", packet(0x30, b"\0\0\0")),
         ("qos-3", packet(0x36, b"\0\x01a\0\x01\0")),
         ("dup-at-qos-0", packet(0x38, b"\0\x01a\0")),
         ("packet-id-0", packet(0x32, b"\0\x01a\0\0\0")),
@@ -195,10 +218,18 @@ fn seeds() -> corpus::Seeds {
         let stream = [v3.clone(), publishes(9), publishes(60), publishes(1_100)].concat();
         seeds.push((format!("v3-packets-{name}"), [&[first | 1, 0xFF][..], &stream].concat()));
     }
-    let sessions: [(&str, &Vec<u8>, _); 2] = [("v3", &v3, session_v3()), ("v5", &v5, session_v5())];
-    for (version, connect, packets) in sessions {
-        let all: Vec<u8> = packets.into_iter().take(6).flat_map(|(_, bytes)| bytes).collect();
-        seeds.push((format!("{version}-one-after-the-other"), [&[0x01, 0][..], connect, &all].concat()));
+    for (version, connect, packets, names) in [
+        ("v3", v3, session_v3(), &["publish", "ack", "sub", "unsub", "ping", "disconnect"][..]),
+        (
+            "v5",
+            v5,
+            session_v5(),
+            &["publish-p", "publish-q", "acknowledge-p", "subscribe-o", "unsub", "ping", "disconnect"],
+        ),
+    ] {
+        let packets = packets.into_iter().filter(|(name, _)| names.iter().any(|beginning| name.starts_with(beginning)));
+        let all: Vec<u8> = packets.flat_map(|(_, bytes)| bytes).collect();
+        seeds.push((format!("{version}-one-after-the-other"), [&[0x01, 0][..], &connect, &all].concat()));
     }
     seeds
 }
