@@ -21,7 +21,7 @@ const HOST_FLOORS: &[&[&str]] = &[
     &["driver"],
     &["mqtt", "http"],
     &["server"],
-    &["cli"],
+    &["cli", "fuzzing"],
     &["main", "lib"],
 ];
 
@@ -32,6 +32,7 @@ const CORE_FLOORS: &[&[&str]] = &[
     &["event"],
     &["ledger", "session", "subscriptions", "retained"],
     &["broker"],
+    &["fuzzing"],
     &["lib"],
 ];
 
@@ -206,7 +207,7 @@ fn root() -> PathBuf {
 
 fn sources() -> Vec<Source> {
     let mut found = Vec::new();
-    for folder in ["host", "sdk", "plugins", "tests"] {
+    for folder in ["host", "sdk", "plugins", "tests", "fuzz"] {
         collect(&root().join(folder), &mut found);
     }
     assert!(found.len() > 30, "the sources are not where this test looks for them");

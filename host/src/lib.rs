@@ -17,3 +17,7 @@ pub mod store;
 pub mod config;
 
 pub mod clock;
+
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;

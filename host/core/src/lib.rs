@@ -24,6 +24,10 @@ pub mod limits;
 pub mod message;
 pub mod topic;
 
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
+
 pub use broker::Broker;
 pub use event::{Change, ChangeNumber, Effect, Effects, Input};
 pub use ledger::Ledger;

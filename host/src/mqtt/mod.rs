@@ -22,6 +22,9 @@ mod worker;
 
 pub mod client;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 

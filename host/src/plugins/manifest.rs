@@ -149,7 +149,12 @@ fn parse_filter(field: &str, filter: &str) -> Result<TopicFilter, ManifestError>
 
 fn malformed(error: serde_json::Error) -> ManifestError {
     let text = error.to_string();
-    let message = text.split(" at line ").next().unwrap_or(&text).to_owned();
+    let message = text.rsplit_once(" at line ").map_or(&*text, |(message, _)| message);
+    // It repeats names from the manifest, which may hold anything, and is to stay one line.
+    let mut message = message.to_owned();
+    while let Some(control) = message.chars().find(|c| c.is_control()) {
+        message = message.replace(control, &control.escape_default().to_string());
+    }
     ManifestError::Malformed { line: error.line(), column: error.column(), message }
 }
 
@@ -178,6 +183,7 @@ mod tests {
         for (text, expected) in [
             ("", "malformed at line 1, column 0"),
             ("{\"manifest\":1,\n\"nam\":1}", "malformed at line 2, column 5: unknown field `nam`"),
+            (r#"{"manifest":1,"a\n at line 9\u001b[2J":1}"#, r"unknown field `a\n at line 9\u{1b}[2J`"),
             (r#"{"manifest":2,"other":true}"#, "form 2, and this broker reads form 1"),
             (r#"{"manifest":1,"name":"Bad","version":"1"}"#, "name is refused: \"Bad\" is not a plugin name"),
             (

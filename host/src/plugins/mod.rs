@@ -25,6 +25,9 @@ mod breaker;
 
 mod log;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
+
 pub use self::log::Entry;
 pub use self::plugin::{Counts, Failure};
 

@@ -22,6 +22,8 @@ mod restore;
 mod snapshot;
 mod tables;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
