@@ -10,6 +10,7 @@ mod tools;
 mod command_line;
 mod conformance;
 mod durability;
+mod hardening;
 mod hot_swap;
 mod interop;
 mod sandbox;

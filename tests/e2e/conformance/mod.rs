@@ -4,8 +4,8 @@
 //! before them. One broker serves all tests, so names of clients and topics are those of one test alone; a test that
 //! needs a restart or a setting has a broker of its own. That nothing comes is shown by PINGRESP coming next.
 
-mod packets;
-mod peer;
+pub(crate) mod packets;
+pub(crate) mod peer;
 
 mod authentication;
 mod connect;
