@@ -30,7 +30,7 @@ const CORE_FLOORS: &[&[&str]] = &[
     &["topic", "limits", "key"],
     &["message"],
     &["event"],
-    &["session", "subscriptions", "retained"],
+    &["ledger", "session", "subscriptions", "retained"],
     &["broker"],
     &["lib"],
 ];

@@ -9,8 +9,10 @@ mod tools;
 
 mod command_line;
 mod conformance;
+mod disk;
 mod durability;
 mod hardening;
 mod hot_swap;
 mod interop;
 mod sandbox;
+mod torture;

@@ -10,6 +10,7 @@
 
 mod client;
 mod plugin;
+mod totals;
 mod world;
 
 use world::World;
@@ -19,7 +20,7 @@ fn nothing_acknowledged_is_lost_doubled_or_reordered() {
     let seed = variable("VESPIARY_SEED");
     let rounds = variable("VESPIARY_ROUNDS").unwrap_or(300);
     let seeds = seed.map_or(0..rounds, |seed| seed..seed + 1);
-    let mut totals = world::Totals::default();
+    let mut totals = totals::Totals::default();
     for seed in seeds {
         // The panic of a failing check comes after this on standard error.
         let guard = PrintOnPanic(seed);

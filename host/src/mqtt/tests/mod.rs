@@ -1,5 +1,6 @@
 //! The real workers and the real store behind real sockets, driven with bytes written by hand.
 
+mod failing;
 mod opening;
 mod publishing;
 
