@@ -11,6 +11,7 @@ mod command_line;
 mod conformance;
 mod disk;
 mod durability;
+mod hardening;
 mod hot_swap;
 mod interop;
 mod large_queues;

@@ -348,6 +348,7 @@ fn properties_of_a_will_come_once_and_hold_what_they_may() {
         ("payload format twice", property::PAYLOAD_FORMAT, &[1], 2, &[0x82]),
         ("payload format 2", property::PAYLOAD_FORMAT, &[2], 1, &[0x81, 0x82, 0x99]),
         ("message expiry twice", property::MESSAGE_EXPIRY, &[0, 0, 0, 9], 2, &[0x82]),
+        ("message expiry 0", property::MESSAGE_EXPIRY, &[0, 0, 0, 0], 1, &[0]),
         ("content type twice", property::CONTENT_TYPE, &[0, 1, b't'], 2, &[0x82]),
         ("response topic twice", property::RESPONSE_TOPIC, &[0, 1, b't'], 2, &[0x82]),
         ("a response topic with a wildcard", property::RESPONSE_TOPIC, &[0, 1, b'#'], 1, &[0x81, 0x82, 0x90]),

@@ -5,7 +5,7 @@
 //! needs a restart or a setting has a broker of its own. That nothing comes is shown by PINGRESP coming next.
 
 pub(crate) mod packets;
-mod peer;
+pub(crate) mod peer;
 
 mod authentication;
 mod connect;

@@ -12,64 +12,64 @@ use super::packets::{self, Connect, PINGREQ, PINGRESP, property};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One end of a connection.
-pub(super) struct Peer {
+pub(crate) struct Peer {
     stream: TcpStream,
-    pub(super) level: u8,
+    pub(crate) level: u8,
 }
 
 /// A CONNACK.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Connack {
+pub(crate) struct Connack {
     /// The acknowledge flags; the lowest bit says that a session was there.
-    pub(super) flags: u8,
-    pub(super) reason: u8,
-    pub(super) properties: Properties,
+    pub(crate) flags: u8,
+    pub(crate) reason: u8,
+    pub(crate) properties: Properties,
 }
 
 /// A PUBLISH.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Publish {
-    pub(super) topic: String,
-    pub(super) payload: Vec<u8>,
-    pub(super) qos: u8,
-    pub(super) dup: bool,
-    pub(super) retain: bool,
+pub(crate) struct Publish {
+    pub(crate) topic: String,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) qos: u8,
+    pub(crate) dup: bool,
+    pub(crate) retain: bool,
     /// 0 at QoS 0.
-    pub(super) packet_id: u16,
-    pub(super) properties: Properties,
+    pub(crate) packet_id: u16,
+    pub(crate) properties: Properties,
 }
 
 /// Properties in the order in which they came, each with the bytes of its value.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Properties(Vec<(u8, Vec<u8>)>);
+pub(crate) struct Properties(Vec<(u8, Vec<u8>)>);
 
 impl Properties {
     /// The only value of a property, if it is there.
     #[track_caller]
-    pub(super) fn one(&self, id: u8) -> Option<&[u8]> {
+    pub(crate) fn one(&self, id: u8) -> Option<&[u8]> {
         let values = self.all(id);
         assert!(values.len() < 2, "property {id:#x} is there more than once: {self:?}");
         values.first().copied()
     }
 
     /// All values of a property.
-    pub(super) fn all(&self, id: u8) -> Vec<&[u8]> {
+    pub(crate) fn all(&self, id: u8) -> Vec<&[u8]> {
         self.0.iter().filter(|(found, _)| *found == id).map(|(_, value)| &value[..]).collect()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
 impl Peer {
     /// A socket on the shared broker on which nothing has been said.
-    pub(super) fn socket(level: u8) -> Self {
+    pub(crate) fn socket(level: u8) -> Self {
         Self::socket_at(super::shared(), level)
     }
 
     /// The same on another broker.
-    pub(super) fn socket_at(address: SocketAddr, level: u8) -> Self {
+    pub(crate) fn socket_at(address: SocketAddr, level: u8) -> Self {
         let stream = TcpStream::connect(address).expect("the broker listens");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
         stream.set_nodelay(true).expect("a socket option can be set");
@@ -78,7 +78,7 @@ impl Peer {
 
     /// A client with a clean session, let in by the shared broker.
     #[track_caller]
-    pub(super) fn new(level: u8, client_id: &str) -> Self {
+    pub(crate) fn new(level: u8, client_id: &str) -> Self {
         let (peer, connack) = Self::join(&Connect::new(level, client_id));
         assert_eq!((connack.flags, connack.reason), (0, 0), "{connack:?}");
         peer
@@ -86,13 +86,13 @@ impl Peer {
 
     /// A client of the shared broker that sends this CONNECT; gives the answer.
     #[track_caller]
-    pub(super) fn join(connect: &Connect) -> (Self, Connack) {
+    pub(crate) fn join(connect: &Connect) -> (Self, Connack) {
         Self::join_at(super::shared(), connect)
     }
 
     /// The same on another broker.
     #[track_caller]
-    pub(super) fn join_at(address: SocketAddr, connect: &Connect) -> (Self, Connack) {
+    pub(crate) fn join_at(address: SocketAddr, connect: &Connect) -> (Self, Connack) {
         let mut peer = Self::socket_at(address, connect.level);
         peer.send(&connect.bytes());
         let connack = peer.connack();
@@ -100,18 +100,18 @@ impl Peer {
     }
 
     /// Sends bytes. A broker that has closed may not take them all, which what follows then shows.
-    pub(super) fn send(&mut self, bytes: &[u8]) {
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes);
     }
 
     /// The same socket, for another thread to write to.
-    pub(super) fn writer(&self) -> TcpStream {
+    pub(crate) fn writer(&self) -> TcpStream {
         self.stream.try_clone().expect("a socket can be cloned")
     }
 
     /// The next packet.
     #[track_caller]
-    pub(super) fn packet(&mut self) -> Vec<u8> {
+    pub(crate) fn packet(&mut self) -> Vec<u8> {
         match self.next() {
             Some(packet) => packet,
             None => panic!("the broker closed the connection instead of sending a packet"),
@@ -120,7 +120,7 @@ impl Peer {
 
     /// The next packet, or none where the broker has closed the connection.
     #[track_caller]
-    pub(super) fn next(&mut self) -> Option<Vec<u8>> {
+    pub(crate) fn next(&mut self) -> Option<Vec<u8>> {
         let mut packet = vec![0];
         match self.stream.read(&mut packet) {
             Ok(0) => return None,
@@ -147,21 +147,21 @@ impl Peer {
 
     /// The next packet is this one.
     #[track_caller]
-    pub(super) fn expect(&mut self, bytes: &[u8]) {
+    pub(crate) fn expect(&mut self, bytes: &[u8]) {
         let packet = self.packet();
         assert!(packet == bytes, "{packet:02x?} came instead of {bytes:02x?}");
     }
 
     /// The broker closes, and has nothing more to say.
     #[track_caller]
-    pub(super) fn expect_end(&mut self) {
+    pub(crate) fn expect_end(&mut self) {
         let packet = self.next();
         assert!(packet.is_none(), "{packet:02x?} came instead of the end");
     }
 
     /// The broker closes; a 5.0 client is told one of these reasons first, a 3.1.1 client nothing.
     #[track_caller]
-    pub(super) fn expect_disconnect(&mut self, reasons: &[u8]) {
+    pub(crate) fn expect_disconnect(&mut self, reasons: &[u8]) {
         if self.level == 5 {
             let packet = self.packet();
             let reason = packet.get(2).copied().unwrap_or_default();
@@ -172,14 +172,14 @@ impl Peer {
 
     /// Nothing else has come by the time at which the broker has answered a PINGREQ.
     #[track_caller]
-    pub(super) fn expect_silence(&mut self) {
+    pub(crate) fn expect_silence(&mut self) {
         self.send(&PINGREQ);
         self.expect(&PINGRESP);
     }
 
     /// The next packet is a CONNACK.
     #[track_caller]
-    pub(super) fn connack(&mut self) -> Connack {
+    pub(crate) fn connack(&mut self) -> Connack {
         let packet = self.packet();
         let body = body(&packet);
         assert_eq!(packet[0], 0x20, "{packet:02x?} is no CONNACK");
@@ -192,7 +192,7 @@ impl Peer {
 
     /// The next packet is a PUBLISH.
     #[track_caller]
-    pub(super) fn publish(&mut self) -> Publish {
+    pub(crate) fn publish(&mut self) -> Publish {
         let packet = self.packet();
         assert_eq!(packet[0] >> 4, 3, "{packet:02x?} is no PUBLISH");
         let mut rest = body(&packet);
@@ -211,7 +211,7 @@ impl Peer {
 
     /// The next packet is a PUBLISH with this topic and payload.
     #[track_caller]
-    pub(super) fn expect_publish(&mut self, topic: &str, payload: &[u8]) -> Publish {
+    pub(crate) fn expect_publish(&mut self, topic: &str, payload: &[u8]) -> Publish {
         let publish = self.publish();
         assert_eq!((&publish.topic[..], &publish.payload[..]), (topic, payload), "{publish:?}");
         publish
@@ -219,7 +219,7 @@ impl Peer {
 
     /// The next packet acknowledges with this first byte, identifier and reason, which is 0 in 3.1.1.
     #[track_caller]
-    pub(super) fn expect_acknowledgement(&mut self, first: u8, packet_id: u16, reason: u8) {
+    pub(crate) fn expect_acknowledgement(&mut self, first: u8, packet_id: u16, reason: u8) {
         let packet = self.packet();
         let body = body(&packet);
         let found = (packet[0], u16::from_be_bytes([body[0], body[1]]), body.get(2).copied().unwrap_or(0));
@@ -229,7 +229,7 @@ impl Peer {
 
     /// The reasons of the next packet, which is SUBACK (0x90) or UNSUBACK (0xB0) with this identifier.
     #[track_caller]
-    pub(super) fn reasons(&mut self, first: u8, packet_id: u16) -> Vec<u8> {
+    pub(crate) fn reasons(&mut self, first: u8, packet_id: u16) -> Vec<u8> {
         let packet = self.packet();
         let mut rest = body(&packet);
         assert_eq!((packet[0], take_number(&mut rest)), (first, packet_id), "{packet:02x?}");
@@ -241,14 +241,14 @@ impl Peer {
 
     /// Subscribes and sees it granted.
     #[track_caller]
-    pub(super) fn subscribe(&mut self, filter: &str, qos: u8) {
+    pub(crate) fn subscribe(&mut self, filter: &str, qos: u8) {
         self.send(&packets::subscribe(self.level, 0x7FFF, &[(filter, qos)]));
         assert_eq!(self.reasons(0x90, 0x7FFF), [qos], "subscribing to {filter}");
     }
 
     /// Publishes at QoS 1 and waits for PUBACK.
     #[track_caller]
-    pub(super) fn publish_acknowledged(&mut self, topic: &str, payload: &[u8]) {
+    pub(crate) fn publish_acknowledged(&mut self, topic: &str, payload: &[u8]) {
         self.send(&packets::publish(self.level, 0x32, topic, 0x7FFE, payload));
         let packet = self.packet();
         let reason = packet.get(4).copied().unwrap_or(0);
@@ -257,7 +257,7 @@ impl Peer {
 
     /// Publishes at a QoS, from the first step to the last.
     #[track_caller]
-    pub(super) fn publish_completely(&mut self, topic: &str, payload: &[u8], qos: u8) {
+    pub(crate) fn publish_completely(&mut self, topic: &str, payload: &[u8], qos: u8) {
         match qos {
             0 => self.send(&packets::publish(self.level, 0x30, topic, 0, payload)),
             1 => self.publish_acknowledged(topic, payload),
@@ -273,20 +273,20 @@ impl Peer {
 
     /// Says goodbye and sees the connection closed.
     #[track_caller]
-    pub(super) fn leave(mut self) {
+    pub(crate) fn leave(mut self) {
         self.send(&packets::DISCONNECT);
         self.expect_end();
     }
 }
 
 /// What follows the fixed header.
-pub(super) fn body(packet: &[u8]) -> &[u8] {
+pub(crate) fn body(packet: &[u8]) -> &[u8] {
     let length_bytes = packet[1..].iter().take_while(|byte| **byte & 0x80 != 0).count() + 1;
     &packet[1 + length_bytes..]
 }
 
 /// The properties of an acknowledgement or DISCONNECT, whose reason stands at `at` in the body.
-pub(super) fn properties_behind(packet: &[u8], at: usize) -> Properties {
+pub(crate) fn properties_behind(packet: &[u8], at: usize) -> Properties {
     let mut rest = body(packet).get(at + 1..).unwrap_or_default();
     if rest.is_empty() { Properties::default() } else { take_properties(&mut rest) }
 }

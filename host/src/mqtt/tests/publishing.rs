@@ -161,7 +161,7 @@ fn nothing_that_rests_on_the_disk_is_acknowledged_without_it() {
 }
 
 #[test]
-fn a_slow_reader_delays_nobody_and_is_cut_at_the_bound() {
+fn a_slow_reader_delays_nobody_and_what_it_misses_is_counted() {
     let limits = Limits { buffered_messages: 100, ..Limits::default() };
     let options = MqttOptions { unwritten_bytes: 8 << 20, ..MqttOptions::default() };
     let served = served_with(1, options, limits);

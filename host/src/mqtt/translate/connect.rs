@@ -5,14 +5,14 @@
 
 use std::sync::Arc;
 
-use ntex_mqtt::{v3, v5};
+use ntex_mqtt::v3;
 use vespiary_core::event::{Connect, ConnectionId, Protocol, ReasonCode, Will};
 use vespiary_core::message::MessageProperties;
-use vespiary_core::{Message, Timestamp, Topic};
+use vespiary_core::{Message, Qos, Timestamp, Topic};
 
 use super::properties::{Place, Properties, Property, Value};
 use super::publish::check_payload;
-use super::{Inbound, Quota, decode_v3, decode_v5, quality, response_topic, topic_reason, without_nul};
+use super::{Inbound, Quota, decode_v3, quality, response_topic, topic_reason, without_nul};
 use crate::mqtt::frame::{Fields, Frame, PacketType};
 
 /// What the broker wants of a connection.
@@ -101,6 +101,7 @@ impl Refusal {
 
 /// Bits of the connect flags (section 3.1.2.3).
 const RESERVED: u8 = 0x01;
+const CLEAN_START: u8 = 0x02;
 const WILL: u8 = 0x04;
 const WILL_QOS: u8 = 0x18;
 const WILL_RETAIN: u8 = 0x20;
@@ -203,7 +204,7 @@ fn accept(
 }
 
 fn understand_v3(frame: Frame<'_>, now: Timestamp) -> Result<Client, ReasonCode> {
-    check_layout(frame.body, Protocol::V3, &mut Announced::default())?;
+    check_layout_v3(frame.body)?;
     let v3::codec::Packet::Connect(packet) = decode_v3(frame)? else { return Err(ReasonCode::MalformedPacket) };
     let client_id = client_id(without_nul(&packet.client_id)?)?;
     if let Some(name) = &packet.username {
@@ -246,140 +247,187 @@ fn understand_v3(frame: Frame<'_>, now: Timestamp) -> Result<Client, ReasonCode>
 
 fn understand_v5(frame: Frame<'_>, now: Timestamp) -> Result<Client, Refusal> {
     let mut announced = Announced::default();
-    let client = check_layout(frame.body, Protocol::V5, &mut announced).and_then(|()| {
-        let v5::codec::Packet::Connect(packet) = decode_v5(frame)? else { return Err(ReasonCode::MalformedPacket) };
-        understand_v5_identity(&packet, announced.problem_information, now)
-    });
-    // What came before the mistake holds for the answer to it, too [MQTT-3.1.2-24].
-    let maximum_packet_size = announced.maximum_packet_size;
-    client.map_err(|reason| Refusal::Told { protocol: Protocol::V5, reason, maximum_packet_size })
+    // What came before a mistake holds for the answer to it, too [MQTT-3.1.2-24].
+    read_v5(frame.body, now, &mut announced).map_err(|reason| Refusal::Told {
+        protocol: Protocol::V5,
+        reason,
+        maximum_packet_size: announced.maximum_packet_size,
+    })
 }
 
-/// What properties of CONNECT say that the codec does not, or not where the packet is refused.
-#[derive(Debug, Default)]
-struct Announced {
-    /// Maximum Packet Size.
-    maximum_packet_size: Option<u32>,
-    /// Whether Request Problem Information is there, whatever it says.
-    problem_information: bool,
-}
-
-impl Announced {
-    fn read(&mut self, properties: Properties<'_>) -> Result<(), ReasonCode> {
-        for property in properties {
-            match property? {
-                (Property::MaximumPacketSize, Value::Number(bytes)) => self.maximum_packet_size = Some(bytes),
-                (Property::RequestProblemInformation, _) => self.problem_information = true,
-                _ => {}
-            }
-        }
-        Ok(())
+/// Reads a CONNECT of 5.0 from its first byte to its last, and then judges it.
+fn read_v5<'a>(body: &'a [u8], now: Timestamp, announced: &mut Announced<'a>) -> Result<Client, ReasonCode> {
+    let mut fields = Fields::new(body);
+    let (flags, keep_alive_s) = read_flags(&mut fields, Protocol::V5)?;
+    announced.read(Properties::next(Place::Connect, &mut fields)?)?;
+    let id = fields.string()?;
+    let will = if flags & WILL != 0 { Some(WillFields::read(&mut fields)?) } else { None };
+    let user_name = if flags & USER_NAME != 0 { Some(fields.string()?) } else { None };
+    if flags & PASSWORD != 0 {
+        fields.binary()?;
     }
-}
-
-/// The method by which a client wants to authenticate. Data without one is a protocol error (section 3.1.2.11.10).
-fn authentication(packet: &v5::codec::Connect) -> Result<Option<AuthenticationRequest>, ReasonCode> {
-    let Some(method) = &packet.auth_method else {
-        return if packet.auth_data.is_some() { Err(ReasonCode::ProtocolError) } else { Ok(None) };
-    };
-    Ok(Some(AuthenticationRequest {
-        method: without_nul(method)?.into(),
-        user_name: packet.username.as_ref().map(|name| name[..].into()),
-        data: packet.auth_data.as_ref().map(|data| data[..].into()),
-    }))
-}
-
-fn understand_v5_identity(
-    packet: &v5::codec::Connect,
-    wants_problem_information: bool,
-    now: Timestamp,
-) -> Result<Client, ReasonCode> {
-    let authentication = authentication(packet)?;
-    let client_id = client_id(without_nul(&packet.client_id)?)?;
-    if let Some(name) = &packet.username {
-        without_nul(name)?;
+    if !fields.is_empty() {
+        return Err(ReasonCode::MalformedPacket);
     }
-    let will = match &packet.last_will {
+    let authentication = announced.authentication(user_name)?;
+    let client_id = client_id(id)?;
+    let will = match will {
         None => None,
-        Some(will) => Some(Box::new(will_v5(will, &client_id, now)?)),
+        Some(will) => Some(Box::new(will.understand(flags, &client_id, now)?)),
     };
     let connect = Box::new(Connect {
         protocol: Protocol::V5,
         client_id,
         client_id_assigned: false,
-        clean_start: packet.clean_start,
-        session_expiry_s: packet.session_expiry_interval_secs,
-        receive_maximum: packet.receive_max.map_or(u16::MAX, std::num::NonZeroU16::get),
-        maximum_packet_size: packet.max_packet_size.map(std::num::NonZeroU32::get),
+        clean_start: flags & CLEAN_START != 0,
+        session_expiry_s: announced.session_expiry_s,
+        receive_maximum: announced.receive_maximum.unwrap_or(u16::MAX),
+        maximum_packet_size: announced.maximum_packet_size,
         will,
     });
     let wishes = Wishes {
-        topic_alias_maximum: packet.topic_alias_max,
-        problem_information: match packet.request_problem_info {
-            false => ProblemInformation::Refused,
-            true if wants_problem_information => ProblemInformation::Wanted,
-            true => ProblemInformation::Unsaid,
+        topic_alias_maximum: announced.topic_alias_maximum,
+        problem_information: match announced.problem_information {
+            None => ProblemInformation::Unsaid,
+            Some(false) => ProblemInformation::Refused,
+            Some(true) => ProblemInformation::Wanted,
         },
-        response_information: packet.request_response_info,
+        response_information: announced.response_information,
     };
-    Ok(Client { connect, keep_alive_s: packet.keep_alive, wishes, authentication })
+    Ok(Client { connect, keep_alive_s, wishes, authentication })
 }
 
-fn will_v5(will: &v5::codec::LastWill, client_id: &Arc<str>, now: Timestamp) -> Result<Will, ReasonCode> {
-    let mut properties = MessageProperties { payload_is_utf8: will.is_utf8_payload, ..MessageProperties::default() };
-    if let Some(content_type) = &will.content_type {
-        properties.content_type = Some(without_nul(content_type)?.into());
+/// What the properties of a CONNECT say (section 3.1.2.11).
+#[derive(Debug, Default)]
+struct Announced<'a> {
+    /// Session Expiry Interval in seconds.
+    session_expiry_s: u32,
+    /// Receive Maximum.
+    receive_maximum: Option<u16>,
+    /// Maximum Packet Size in bytes.
+    maximum_packet_size: Option<u32>,
+    /// Topic Alias Maximum.
+    topic_alias_maximum: u16,
+    /// Request Problem Information.
+    problem_information: Option<bool>,
+    /// Request Response Information.
+    response_information: bool,
+    /// Authentication Method.
+    method: Option<&'a str>,
+    /// Authentication Data.
+    data: Option<&'a [u8]>,
+}
+
+impl<'a> Announced<'a> {
+    fn read(&mut self, properties: Properties<'a>) -> Result<(), ReasonCode> {
+        for property in properties {
+            match property? {
+                (Property::SessionExpiry, Value::Number(seconds)) => self.session_expiry_s = seconds,
+                (Property::ReceiveMaximum, Value::Number(count)) => self.receive_maximum = Some(count as u16),
+                (Property::MaximumPacketSize, Value::Number(bytes)) => self.maximum_packet_size = Some(bytes),
+                (Property::TopicAliasMaximum, Value::Number(highest)) => self.topic_alias_maximum = highest as u16,
+                (Property::RequestProblemInformation, Value::Number(flag)) => {
+                    self.problem_information = Some(flag == 1)
+                }
+                (Property::RequestResponseInformation, Value::Number(flag)) => self.response_information = flag == 1,
+                (Property::AuthenticationMethod, Value::Text(name)) => self.method = Some(name),
+                (Property::AuthenticationData, Value::Binary(data)) => self.data = Some(data),
+                _ => {}
+            }
+        }
+        Ok(())
     }
-    if let Some(topic) = &will.response_topic {
-        properties.response_topic = Some(response_topic(topic)?);
+
+    /// The method by which a client wants to authenticate. Data without one is a protocol error (section 3.1.2.11.10).
+    fn authentication(&self, user_name: Option<&str>) -> Result<Option<AuthenticationRequest>, ReasonCode> {
+        match (self.method, self.data) {
+            (None, None) => Ok(None),
+            (None, Some(_)) => Err(ReasonCode::ProtocolError),
+            (Some(method), data) => Ok(Some(AuthenticationRequest {
+                method: method.into(),
+                user_name: user_name.map(Into::into),
+                data: data.map(Into::into),
+            })),
+        }
     }
-    properties.correlation_data = will.correlation_data.as_ref().map(|data| data[..].into());
-    for (name, value) in &will.user_properties {
-        properties.user_properties.push((without_nul(name)?.into(), without_nul(value)?.into()));
+}
+
+/// A will as it came.
+#[derive(Debug, Clone, Copy)]
+struct WillFields<'a> {
+    /// They have been checked.
+    properties: Properties<'a>,
+    /// Where it is to be published.
+    topic: &'a str,
+    /// What it says.
+    payload: &'a [u8],
+}
+
+impl<'a> WillFields<'a> {
+    fn read(fields: &mut Fields<'a>) -> Result<Self, ReasonCode> {
+        let properties = Properties::next(Place::Will, fields)?;
+        properties.check()?;
+        Ok(Self { properties, topic: fields.string()?, payload: fields.binary()? })
     }
-    check_payload(&properties, &will.message)?;
-    let any = properties != MessageProperties::default();
-    Ok(Will {
-        message: Message {
-            topic: will_topic(&will.topic)?,
-            payload: will.message[..].into(),
-            qos: quality(will.qos),
-            retain: will.retain,
+
+    fn understand(self, flags: u8, client_id: &Arc<str>, now: Timestamp) -> Result<Will, ReasonCode> {
+        let mut properties = MessageProperties::default();
+        let (mut expiry_s, mut delay_s) = (None, 0);
+        for property in self.properties {
+            match property? {
+                (Property::PayloadFormat, Value::Number(flag)) => properties.payload_is_utf8 = Some(flag == 1),
+                (Property::MessageExpiry, Value::Number(seconds)) => expiry_s = Some(seconds),
+                (Property::WillDelay, Value::Number(seconds)) => delay_s = seconds,
+                (Property::ContentType, Value::Text(text)) => properties.content_type = Some(text.into()),
+                (Property::ResponseTopic, Value::Text(name)) => properties.response_topic = Some(response_topic(name)?),
+                (Property::CorrelationData, Value::Binary(data)) => properties.correlation_data = Some(data.into()),
+                (Property::User, Value::Pair(name, value)) => {
+                    properties.user_properties.push((name.into(), value.into()));
+                }
+                _ => {}
+            }
+        }
+        check_payload(&properties, self.payload)?;
+        let any = properties != MessageProperties::default();
+        let message = Message {
+            topic: will_topic(self.topic)?,
+            payload: self.payload.into(),
+            qos: Qos::from_u8((flags & WILL_QOS) >> 3).ok_or(ReasonCode::MalformedPacket)?,
+            retain: flags & WILL_RETAIN != 0,
             properties: any.then(|| Box::new(properties)),
             expires_at: None,
             received_at: now,
             publisher: client_id.clone(),
-        },
-        expiry_s: will.message_expiry_interval.map(std::num::NonZeroU32::get),
-        delay_s: will.will_delay_interval_sec.unwrap_or(0),
-    })
+        };
+        Ok(Will { message, expiry_s, delay_s })
+    }
 }
 
-/// Walks a CONNECT, since the codec neither looks at flags that contradict each other nor at bytes behind the last field,
-/// and has one error for all properties.
-fn check_layout(body: &[u8], protocol: Protocol, announced: &mut Announced) -> Result<(), ReasonCode> {
-    let mut fields = Fields::new(body);
+/// Reads a CONNECT from its protocol name to its keep-alive; gives the flags, which do not contradict each other, and the
+/// keep-alive.
+fn read_flags(fields: &mut Fields<'_>, protocol: Protocol) -> Result<(u8, u16), ReasonCode> {
     fields.binary()?; // protocol name
     fields.byte()?; // protocol level
     let flags = fields.byte()?;
-    fields.two_bytes()?; // keep alive
-    let will = flags & WILL != 0;
+    let keep_alive_s = fields.two_bytes()?;
     if flags & RESERVED != 0 // [MQTT-3.1.2-3]
         || flags & WILL_QOS == WILL_QOS // [MQTT-3.1.2-12]
-        || (!will && flags & (WILL_QOS | WILL_RETAIN) != 0) // [MQTT-3.1.2-11] [MQTT-3.1.2-13]
+        || (flags & WILL == 0 && flags & (WILL_QOS | WILL_RETAIN) != 0) // [MQTT-3.1.2-11] [MQTT-3.1.2-13]
         || (protocol == Protocol::V3 && flags & PASSWORD != 0 && flags & USER_NAME == 0)
     // 3.1.1: [MQTT-3.1.2-22]
     {
         return Err(ReasonCode::MalformedPacket);
     }
-    if protocol == Protocol::V5 {
-        announced.read(Properties::next(Place::Connect, &mut fields)?)?;
-    }
+    Ok((flags, keep_alive_s))
+}
+
+/// Walks a CONNECT of 3.1.1, since the codec neither looks at flags that contradict each other nor at bytes behind the last
+/// field.
+fn check_layout_v3(body: &[u8]) -> Result<(), ReasonCode> {
+    let mut fields = Fields::new(body);
+    let (flags, _) = read_flags(&mut fields, Protocol::V3)?;
     fields.binary()?; // client identifier
-    if will {
-        if protocol == Protocol::V5 {
-            Properties::next(Place::Will, &mut fields)?.check()?;
-        }
+    if flags & WILL != 0 {
         fields.binary()?; // topic
         fields.binary()?; // payload
     }

@@ -3,9 +3,9 @@
 //! Everything that MQTT demands of a single packet, and of a packet on its connection, is checked here; what passes is
 //! an [`Input`] for the core or one of the few things that the connection answers by itself. A packet that may not be
 //! is an error with the reason that a 5.0 client is told before its connection closes; a 3.1.1 client just sees it
-//! close. PUBLISH and acknowledgements are read from the frame; the rarer packets go through the codec of ntex-mqtt,
-//! which is given exactly one frame, and whose omissions are made good here. Statement ids are those of MQTT 5.0 unless
-//! a comment says otherwise.
+//! close. PUBLISH, acknowledgements, AUTH and CONNECT of 5.0 are read from the frame; the rarer packets go through the
+//! codec of ntex-mqtt, which is given exactly one frame, and whose omissions are made good here. Statement ids are those
+//! of MQTT 5.0 unless a comment says otherwise.
 
 mod authenticate;
 mod connect;

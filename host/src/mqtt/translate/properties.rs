@@ -1,10 +1,11 @@
 //! Properties of the packets that a client may send (section 2.2.2.2), but for PUBLISH: which may stand where, of what
 //! type, how often, and with which values.
 //!
-//! [`RULES`] is table 2-4 of the specification with the sections that it refers to. A list is walked before the codec sees
-//! it, since the codec has one error for all that may be wrong. An identifier that is unknown or has no place in the
-//! packet, or a value that is not of its type, makes the packet malformed (0x81); one that comes twice, or has a value
-//! that it may not have, is a protocol error (0x82). PUBLISH, which is most of what comes, reads its own.
+//! [`RULES`] is table 2-4 of the specification with the sections that it refers to. Where the codec reads a packet, its
+//! properties are walked before, since the codec has one error for all that may be wrong. An identifier that is unknown
+//! or has no place in the packet, or a value that is not of its type, makes the packet malformed (0x81); one that comes
+//! twice, or has a value that it may not have, is a protocol error (0x82). PUBLISH, which is most of what comes, reads
+//! its own.
 
 use vespiary_core::event::ReasonCode;
 
@@ -77,6 +78,7 @@ pub(super) enum Value<'a> {
 
 /// One line of the table.
 struct Rule {
+    /// Whose line it is.
     property: Property,
     /// What its value is.
     value: Type,
@@ -120,6 +122,7 @@ const RULES: [Rule; 18] = {
 /// A list of properties that is held to the table while it is read. Nothing follows an error.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Properties<'a> {
+    /// Where it stands.
     place: Place,
     /// What has not been read.
     rest: Fields<'a>,

@@ -462,6 +462,27 @@ fn a_connect_is_understood_in_either_protocol() {
     assert_eq!(wishes.problem_information, ProblemInformation::Unsaid);
     assert_eq!(accepted.authentication, None);
 
+    // A will with all of its properties; a message expiry of 0 is one, too.
+    let properties = [
+        &[33, 0x18, 0, 0, 0, 7, 0x02, 0, 0, 0, 0, 0x01, 1, 0x03, 0, 1, b't', 0x08, 0, 1, b'r', 0x09, 0, 1, 0][..],
+        &[0x26, 0, 1, b'k', 0, 3, b'v', b'v', b'v'],
+    ]
+    .concat();
+    let packet =
+        connect_packet(5, 0x34, &[&[0, 0, 1, b'c'], &properties[..], &[0, 1, b'w', 0, 2, b'h', b'i']].concat());
+    let will = connected(&packet).expect("it is accepted").connect.will.expect("it has a will");
+    assert_eq!((will.delay_s, will.expiry_s), (7, Some(0)));
+    let message = will.message;
+    assert_eq!(
+        (message.topic.as_str(), &*message.payload, message.qos, message.retain),
+        ("w", &b"hi"[..], Qos::ExactlyOnce, true)
+    );
+    let properties = message.properties.expect("it has properties");
+    assert_eq!((properties.payload_is_utf8, properties.content_type.as_deref()), (Some(true), Some("t")));
+    assert_eq!(properties.response_topic.as_ref().map(Topic::as_str), Some("r"));
+    assert_eq!(properties.correlation_data.as_deref(), Some(&[0][..]));
+    assert_eq!(properties.user_properties.len(), 1);
+
     let properties = [12, 0x17, 0, 0x19, 1, 0x15, 0, 1, b'm', 0x16, 0, 1, 9];
     let packet = connect_packet(5, 0x80, &[&properties[..], &[0, 1, b'c', 0, 1, b'u']].concat());
     let accepted = connected(&packet).expect("it is accepted");
