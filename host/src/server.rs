@@ -207,9 +207,11 @@ impl Assembled {
         let (driver, plugins) = (Arc::clone(&self.driver), Arc::clone(&self.plugins));
         let (stop, mut stopped, component_bytes) = (self.stop.clone(), self.stopped.clone(), self.component_bytes);
         let mut durability = self.store.watch();
+        let mqtt = Arc::clone(&self.options.counters);
+        let counters: crate::http::Counters = Arc::new(move || mqtt.list());
         let body = async move {
             let listener = tokio::net::TcpListener::from_std(listener).map_err(system("serve the admin API"))?;
-            let api = crate::http::serve(listener, driver, plugins, component_bytes, stopped.clone());
+            let api = crate::http::serve(listener, driver, plugins, component_bytes, counters, stopped.clone());
             tokio::pin!(api);
             let failure = tokio::select! {
                 served = &mut api => return served.map_err(system("serve the admin API")),
@@ -250,6 +252,7 @@ fn mqtt_options(config: &Config) -> MqttOptions {
         packet_bytes: settings.packet_bytes,
         connect_timeout_ms: u64::from(settings.connect_timeout_s) * 1_000,
         keep_alive_maximum_s: (settings.keep_alive_maximum_s > 0).then_some(settings.keep_alive_maximum_s),
+        stalled_timeout_ms: u64::from(settings.stalled_timeout_s) * 1_000,
         topic_aliases: settings.topic_aliases,
         denied_subscriptions: settings.denied_subscriptions.clone(),
         server_reference: settings.server_reference.as_ref().map(|reference| reference.0.as_str().into()),

@@ -44,6 +44,7 @@ use crate::store::{Durability, Store};
 struct Api {
     driver: Arc<Driver>,
     plugins: Arc<Plugins>,
+    counters: Counters,
 }
 
 /// An answer that says what went wrong.
@@ -59,12 +60,16 @@ struct LogsQuery {
     tail: Option<usize>,
 }
 
+/// Gives what was counted of connections, by name.
+pub type Counters = Arc<dyn Fn() -> Vec<(&'static str, u64)> + Send + Sync>;
+
 /// Serves the API until `stop` says so. `component_bytes` bounds an upload.
 pub async fn serve(
     listener: tokio::net::TcpListener,
     driver: Arc<Driver>,
     plugins: Arc<Plugins>,
     component_bytes: usize,
+    counters: Counters,
     mut stop: watch::Receiver<bool>,
 ) -> std::io::Result<()> {
     // A little more than the limit is read, so that the answer can say what the limit is.
@@ -80,7 +85,7 @@ pub async fn serve(
         .route("/api/v1/plugins/{name}/logs", get(logs))
         .fallback(async || Failure(StatusCode::NOT_FOUND, "there is nothing here: see docs/guide/admin-api.md".into()))
         .layer(axum::middleware::from_fn(only_local_programs))
-        .with_state(Api { driver, plugins });
+        .with_state(Api { driver, plugins, counters });
     axum::serve(listener, router)
         .with_graceful_shutdown(async move {
             // An error means that whoever would say so is gone, which says it too.
@@ -112,6 +117,8 @@ fn has_loopback_host(headers: &HeaderMap) -> bool {
 
 async fn status(State(api): State<Api>) -> Response {
     let broker = api.driver.inspect(Broker::statistics);
+    let connections: serde_json::Map<String, Value> =
+        (api.counters)().into_iter().map(|(name, count)| (name.to_owned(), count.into())).collect();
     let dropped: serde_json::Map<String, Value> =
         DropReason::ALL.iter().map(|&(reason, name)| (name.to_owned(), api.driver.dropped(reason).into())).collect();
     Json(json!({
@@ -126,6 +133,7 @@ async fn status(State(api): State<Api>) -> Response {
             "queued_bytes": broker.queued_bytes,
             "inbox_events": broker.inbox_events,
         },
+        "connections": connections,
         "dropped": dropped,
         "store": store(api.driver.store()),
         "plugins": api.plugins.list(&inboxes(&api.driver)),

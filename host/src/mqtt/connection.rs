@@ -51,6 +51,8 @@ pub(super) struct Connection {
     problem_information: Cell<ProblemInformation>,
     /// Whether the client wants Response Information.
     response_information: Cell<bool>,
+    /// Whether the worker knows that the socket does not take all.
+    stalled: Cell<bool>,
     /// Whether the turn that runs has something to write here.
     pub(super) dirty: Cell<bool>,
     /// Whether the worker knows that a gate is closed here.
@@ -113,6 +115,7 @@ impl Connection {
             topic_alias_maximum: Cell::new(0),
             problem_information: Cell::new(ProblemInformation::Refused),
             response_information: Cell::new(false),
+            stalled: Cell::new(false),
             dirty: Cell::new(false),
             held: Cell::new(false),
             flushed_weight: Cell::new(0),
@@ -447,7 +450,7 @@ impl Connection {
     // ------------------------------------------------------------------------------------------ output
 
     /// Writes what may be written. What the socket does not take is written by the task, which is then woken.
-    pub(super) fn flush(&self, worker: &Worker) {
+    pub(super) fn flush(self: &Rc<Self>, worker: &Worker) {
         let mut outgoing = self.outgoing.borrow_mut();
         if outgoing.is_empty() {
             return;
@@ -459,16 +462,37 @@ impl Connection {
                 self.wake();
             }
         }
-        let unwritten = outgoing.unwritten();
+        let (unwritten, left) = (outgoing.unwritten(), outgoing.left());
+        let is_stalled = !outgoing.writable().is_empty();
         drop(outgoing);
         self.report_flushed(worker);
         if outcome.is_err() {
             self.lost(worker);
         } else if unwritten > worker.options.unwritten_bytes {
-            tracing::info!(connection = self.id.0, unwritten, "cutting a connection whose client does not read");
-            worker.options.counters.slow_clients.add();
-            self.lost(worker);
+            self.cut(worker, "more waits for its client than may");
+        } else if is_stalled && !self.stalled.replace(true) {
+            worker.list_as_stalled(self, left);
         }
+    }
+
+    /// Closes at once, since the client does not read.
+    pub(super) fn cut(&self, worker: &Worker, why: &'static str) {
+        tracing::info!(
+            connection = self.id.0,
+            unwritten = self.outgoing.borrow().unwritten(),
+            why,
+            "cutting a connection"
+        );
+        worker.options.counters.slow_clients.add();
+        self.lost(worker);
+    }
+
+    /// How many bytes have left, while the socket does not take all; `None` once it has, or the connection is over.
+    pub(super) fn left_while_stalled(&self) -> Option<u64> {
+        let outgoing = self.outgoing.borrow();
+        let is_stalled = self.takes_packets() && !outgoing.writable().is_empty();
+        self.stalled.set(is_stalled);
+        is_stalled.then(|| outgoing.left())
     }
 
     fn write(&self, outgoing: &mut Outgoing) -> io::Result<()> {

@@ -65,6 +65,8 @@ pub struct MqttOptions {
     /// Bytes that wait to be written to one client, acknowledgements included; beyond it the client does not read, and
     /// its connection is cut. Far above `Limits::unwritten_bytes`, at which its publishes stay in its queue.
     pub unwritten_bytes: usize,
+    /// Milliseconds for which a client may take nothing of what waits to be written to it; then its connection is cut.
+    pub stalled_timeout_ms: u64,
     /// Bytes that were handed to the store and are not durable yet; beyond it no socket is read until half of them are.
     pub store_backlog_bytes: usize,
     /// Milliseconds for which a connection that we close waits for its peer to read what was sent.
@@ -88,6 +90,7 @@ impl Default for MqttOptions {
             response_information: None,
             authentication_methods: Methods::default(),
             unwritten_bytes: 8 << 20,
+            stalled_timeout_ms: 30_000,
             store_backlog_bytes: 64 << 20,
             linger_timeout_ms: 2_000,
             counters: Arc::default(),
@@ -114,6 +117,32 @@ pub struct Counters {
     pub failed_authentications: Counter,
     /// Publishes to topics that begin with `$`, dropped.
     pub denied_publishes: Counter,
+}
+
+impl Counters {
+    /// All of them, by name.
+    pub fn list(&self) -> Vec<(&'static str, u64)> {
+        let Self {
+            accepted,
+            turned_away,
+            protocol_errors,
+            timeouts,
+            slow_clients,
+            storage_failures,
+            failed_authentications,
+            denied_publishes,
+        } = self;
+        vec![
+            ("accepted", accepted.value()),
+            ("turned_away", turned_away.value()),
+            ("protocol_errors", protocol_errors.value()),
+            ("timeouts", timeouts.value()),
+            ("slow_clients", slow_clients.value()),
+            ("storage_failures", storage_failures.value()),
+            ("failed_authentications", failed_authentications.value()),
+            ("denied_publishes", denied_publishes.value()),
+        ]
+    }
 }
 
 /// A number that only grows.

@@ -142,6 +142,11 @@ impl Outgoing {
         self.bytes.is_empty()
     }
 
+    /// Bytes that have left since the connection was made.
+    pub(super) fn left(&self) -> u64 {
+        self.base + self.written as u64
+    }
+
     /// Bytes that have not left.
     pub(super) fn unwritten(&self) -> usize {
         self.bytes.len() - self.written

@@ -6,6 +6,7 @@
 //! socket is another worker's. Worker 0 accepts, and sees to the broker's deadlines.
 
 mod admit;
+mod stalled;
 mod waiting;
 
 use std::cell::{Cell, RefCell};
@@ -22,6 +23,7 @@ use vespiary_core::event::{ConnectionId, Delivery, Packet, PacketId, Protocol, R
 use vespiary_core::{ChangeNumber, Effect, Input, Limits, Timestamp};
 
 pub(super) use admit::Source;
+use stalled::Stalled;
 
 use super::connection::Connection;
 use super::encode::Publishes;
@@ -71,6 +73,8 @@ pub(super) struct Worker {
     dirty: RefCell<Vec<Rc<Connection>>>,
     /// Connections with a closed gate.
     held: RefCell<Vec<Rc<Connection>>>,
+    /// Connections whose sockets did not take all.
+    stalled: RefCell<Vec<Stalled>>,
     /// Whether commits fail, so that what is held leaves nobody knows when, or never.
     failing: Cell<bool>,
     /// The last change that was durable when this worker last looked.
@@ -155,6 +159,7 @@ impl Worker {
             turn: RefCell::default(),
             dirty: RefCell::default(),
             held: RefCell::default(),
+            stalled: RefCell::default(),
             failing: Cell::new(false),
             durable: Cell::new(durable),
             paused: RefCell::default(),
@@ -238,6 +243,11 @@ impl Worker {
         loop {
             interval.tick().await;
             self.tick.set(self.tick.get() + 1);
+            self.cut_stalled();
+            if self.is_paused() {
+                // What would put deadlines off may be there, and is not read.
+                continue;
+            }
             let due = self.slots.borrow().due(self.tick.get());
             for connection in due {
                 connection.expired(&self);

@@ -193,6 +193,31 @@ fn a_client_that_never_reads_its_acknowledgements_is_cut() {
 }
 
 #[test]
+fn a_client_that_takes_nothing_is_cut_in_time_and_one_that_takes_little_is_not() {
+    let options = MqttOptions { stalled_timeout_ms: 1_000, ..MqttOptions::default() };
+    let served = served_with(1, options, Limits::default());
+    let deaf = subscriber(&served, 4, "deaf", "t", 0);
+    let mut slow = subscriber(&served, 4, "slow", "t", 0);
+    let mut from = served.v3("from");
+    let message = publish(4, 0x30, "t", 0, &[7; 100_000]);
+    for _ in 0..200 {
+        from.send(&message);
+    }
+    from.expect_silence();
+    let mut piece = vec![0; 100_000];
+    let begun = std::time::Instant::now();
+    while served.counters.slow_clients.value() == 0 {
+        assert!(begun.elapsed() < PATIENCE, "the deaf one is not cut");
+        slow.stream.read_exact(&mut piece).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    assert_eq!(served.driver.inspect(|broker| broker.statistics().connections), 2);
+    slow.stream.read_exact(&mut piece).unwrap();
+    from.expect_silence();
+    drop(deaf);
+}
+
+#[test]
 fn workers_deliver_to_each_other_s_connections() {
     let served = served_with(3, MqttOptions::default(), Limits::default());
     let mut to: Vec<_> = (0..6).map(|index| subscriber(&served, 4, &format!("to{index}"), "t", 1)).collect();

@@ -86,6 +86,11 @@ impl Worker {
         }
     }
 
+    /// Whether nothing may be read for now.
+    pub(super) fn is_paused(&self) -> bool {
+        self.paused.borrow().is_some()
+    }
+
     fn resume(&self) {
         let is_behind = self.driver.store().backlog_bytes() > self.options.store_backlog_bytes / 2;
         if !is_behind {
