@@ -10,7 +10,7 @@ mod answer;
 mod authenticating;
 
 use std::cell::{Cell, RefCell};
-use std::io;
+use std::io::{self, IoSlice};
 use std::num::NonZeroU16;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -24,7 +24,7 @@ use vespiary_core::{ChangeNumber, Input};
 use self::authenticating::Kept;
 use super::encode;
 use super::frame::{self, Frame};
-use super::outgoing::Outgoing;
+use super::outgoing::{Outgoing, WRITE_SLICES};
 use super::translate::{self, Accepted, Inbound, ProblemInformation, Refusal, Understood};
 use super::worker::Worker;
 
@@ -72,7 +72,7 @@ pub(super) struct Connection {
 }
 
 /// There may be a hundred thousand of them, and nearly all do nothing: what few need is behind a pointer.
-const _: () = assert!(size_of::<Connection>() <= 328);
+const _: () = assert!(size_of::<Connection>() <= 336);
 
 /// Where a connection is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -463,7 +463,7 @@ impl Connection {
             }
         }
         let (unwritten, left) = (outgoing.unwritten(), outgoing.left());
-        let is_stalled = !outgoing.writable().is_empty();
+        let is_stalled = outgoing.has_writable();
         drop(outgoing);
         self.report_flushed(worker);
         if outcome.is_err() {
@@ -490,7 +490,7 @@ impl Connection {
     /// How many bytes have left, while the socket does not take all; `None` once it has, or the connection is over.
     pub(super) fn left_while_stalled(&self) -> Option<u64> {
         let outgoing = self.outgoing.borrow();
-        let is_stalled = self.takes_packets() && !outgoing.writable().is_empty();
+        let is_stalled = self.takes_packets() && outgoing.has_writable();
         self.stalled.set(is_stalled);
         is_stalled.then(|| outgoing.left())
     }
@@ -499,8 +499,16 @@ impl Connection {
         let waker = self.waker.borrow();
         let mut context = Context::from_waker(waker.as_ref().unwrap_or(Waker::noop()));
         let mut stream = self.stream.borrow_mut();
-        while !outgoing.writable().is_empty() {
-            match Pin::new(&mut *stream).poll_write(&mut context, outgoing.writable()) {
+        while outgoing.has_writable() {
+            let stream = Pin::new(&mut *stream);
+            let outcome = if let Some(bytes) = outgoing.writable_alone() {
+                stream.poll_write(&mut context, bytes)
+            } else {
+                let mut slices = [IoSlice::new(&[]); WRITE_SLICES];
+                let count = outgoing.writable(&mut slices);
+                stream.poll_write_vectored(&mut context, &slices[..count])
+            };
+            match outcome {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(Ok(count)) => {
                     let weight = outgoing.advance(count);

@@ -4,25 +4,38 @@
 //! the store has got that far, so packets keep their order and nothing is promised too soon. The buffer also knows how
 //! much of the [weight](vespiary_core::Message::weight) of its publishes has gone, which the core counts, how many
 //! acknowledgements wait behind gates, and which topic aliases the client will know.
+//!
+//! Large frames for many connections are not copied but linked: shared bytes that stand between the connection's own.
+//! All links stand before the first gate.
+
+mod links;
 
 use std::collections::VecDeque;
+use std::io::IoSlice;
 use std::num::NonZeroU16;
+use std::rc::Rc;
 
 use vespiary_core::ChangeNumber;
 
 use super::aliases::Aliases;
+use links::Links;
 
 /// Written bytes in front of the buffer are moved out of the way once they are this many and half of it.
 const COMPACT_BYTES: usize = 64 << 10;
 
+/// Slices that one write takes at most.
+pub(super) const WRITE_SLICES: usize = 64;
+
 /// Bytes to write.
 #[derive(Debug, Default)]
 pub(super) struct Outgoing {
-    /// Encoded packets; those before `written` have left.
+    /// Encoded packets, as far as they are not linked; those before `written` have left.
     bytes: Vec<u8>,
+    /// What is linked; `None` until something is.
+    links: Option<Box<Links>>,
     /// How many of `bytes` have left.
     written: usize,
-    /// Position of `bytes[0]` in all that was ever written here.
+    /// Position of `bytes[0]` in all of `bytes` that was ever written here.
     base: u64,
     /// Gates, in the order of their positions and of their change numbers.
     gates: VecDeque<Gate>,
@@ -58,7 +71,7 @@ impl Outgoing {
 
     /// Gives the buffer back once all has left.
     pub(super) fn take_empty(&mut self) -> Option<Vec<u8>> {
-        (self.bytes.is_empty() && self.bytes.capacity() > 0).then(|| std::mem::take(&mut self.bytes))
+        (self.is_empty() && self.bytes.capacity() > 0).then(|| std::mem::take(&mut self.bytes))
     }
 
     /// Where the next packet is to be appended. It rests on the change `after`, of which `durable` are durable.
@@ -79,6 +92,17 @@ impl Outgoing {
     ) -> (&mut Vec<u8>, &mut Aliases) {
         self.stage(after, durable);
         (&mut self.bytes, self.aliases.get_or_insert_with(|| Box::new(Aliases::new(maximum))))
+    }
+
+    /// Whether a frame may be [linked](Self::link) now.
+    pub(super) fn takes_links(&self) -> bool {
+        self.gates.is_empty()
+    }
+
+    /// Appends the part of a shared frame that begins at `start`, without copying it. No gate may be closed.
+    pub(super) fn link(&mut self, frame: &Rc<[u8]>, start: usize) {
+        debug_assert!(self.takes_links(), "links stand before all gates");
+        self.links.get_or_insert_default().push(self.bytes.len(), frame.clone(), start);
     }
 
     /// The packet staged last ends an exchange of the client. Says whether it may leave; if not, it is counted at its
@@ -139,23 +163,54 @@ impl Outgoing {
 
     /// Whether everything has left.
     pub(super) fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
+        self.bytes.is_empty() && self.links.as_ref().is_none_or(|links| links.is_empty())
     }
 
     /// Bytes that have left since the connection was made.
     pub(super) fn left(&self) -> u64 {
-        self.base + self.written as u64
+        self.base + self.written as u64 + self.links.as_ref().map_or(0, |links| links.left())
     }
 
     /// Bytes that have not left.
     pub(super) fn unwritten(&self) -> usize {
-        self.bytes.len() - self.written
+        self.bytes.len() - self.written + self.links.as_ref().map_or(0, |links| links.waiting())
     }
 
-    /// What may be written now.
-    pub(super) fn writable(&self) -> &[u8] {
-        let end = self.gates.front().map_or(self.bytes.len(), |gate| (gate.position - self.base) as usize);
-        &self.bytes[self.written..end]
+    /// Whether something may be written now.
+    pub(super) fn has_writable(&self) -> bool {
+        self.written < self.open_end() || self.links.as_ref().is_some_and(|links| !links.is_empty())
+    }
+
+    /// Where the first gate stands in `bytes`, or their end.
+    fn open_end(&self) -> usize {
+        self.gates.front().map_or(self.bytes.len(), |gate| (gate.position - self.base) as usize)
+    }
+
+    /// What may be written now, if nothing of it is linked.
+    pub(super) fn writable_alone(&self) -> Option<&[u8]> {
+        let has_links = self.links.as_ref().is_some_and(|links| !links.is_empty());
+        (!has_links).then(|| &self.bytes[self.written..self.open_end()])
+    }
+
+    /// What may be written now, in order, as far as `slices` has room; gives how many of them are filled.
+    pub(super) fn writable<'a>(&'a self, slices: &mut [IoSlice<'a>; WRITE_SLICES]) -> usize {
+        let (mut filled, mut at) = (0, self.written);
+        let mut fill = |part: &'a [u8]| {
+            let has_room = filled < WRITE_SLICES;
+            if has_room && !part.is_empty() {
+                slices[filled] = IoSlice::new(part);
+                filled += 1;
+            }
+            has_room
+        };
+        for (link_at, part) in self.links.iter().flat_map(|links| links.iter()) {
+            if !(fill(&self.bytes[at..link_at]) && fill(part)) {
+                return filled;
+            }
+            at = link_at;
+        }
+        fill(&self.bytes[at..self.open_end()]);
+        filled
     }
 
     /// Notes that `count` bytes have left, and gives the weight of the publishes that went with them. That is a share of
@@ -169,18 +224,34 @@ impl Outgoing {
             (self.weight as u128 * count as u128 / unwritten as u128) as usize
         };
         self.weight -= share;
-        self.written += count;
+        self.advance_parts(count);
         self.forget_if_all_has_left();
         if self.written >= COMPACT_BYTES && self.written >= self.bytes.len() / 2 {
             self.base += self.written as u64;
             self.bytes.drain(..self.written);
+            if let Some(links) = &mut self.links {
+                links.move_up(self.written);
+            }
             self.written = 0;
         }
         share
     }
 
+    fn advance_parts(&mut self, mut count: usize) {
+        while let Some(links) = &mut self.links
+            && let Some(at) = links.first_at()
+            && count > 0
+        {
+            let own = count.min(at - self.written);
+            self.written += own;
+            count -= own;
+            count -= links.advance(count);
+        }
+        self.written += count;
+    }
+
     fn forget_if_all_has_left(&mut self) {
-        if self.written == self.bytes.len() {
+        if self.written == self.bytes.len() && self.links.as_ref().is_none_or(|links| links.is_empty()) {
             self.base += self.written as u64;
             self.written = 0;
             self.bytes.clear();
@@ -196,6 +267,61 @@ mod tests {
         outgoing.stage(ChangeNumber(after), ChangeNumber(durable)).extend_from_slice(packet);
     }
 
+    /// What may be written now.
+    fn written(outgoing: &Outgoing) -> Vec<u8> {
+        let mut slices = [IoSlice::new(&[]); WRITE_SLICES];
+        let count = outgoing.writable(&mut slices);
+        slices[..count].iter().flat_map(|slice| slice.iter().copied()).collect()
+    }
+
+    #[test]
+    fn linked_frames_leave_in_their_place_whatever_the_socket_takes() {
+        let mut rng = fastrand::Rng::with_seed(7);
+        for _ in 0..200 {
+            let (mut outgoing, mut expected, mut left) = (Outgoing::default(), Vec::new(), Vec::new());
+            let mut given = 0;
+            for step in 0..100_u8 {
+                match rng.u8(..) {
+                    0..100 => {
+                        let own = vec![step; rng.usize(0..2_000)];
+                        stage(&mut outgoing, 0, 0, &own);
+                        expected.extend(own);
+                        outgoing.add_weight(1);
+                    }
+                    100..180 => {
+                        let frame: Rc<[u8]> = (0..rng.usize(1..3_000)).map(|byte| byte as u8).collect();
+                        let start = rng.usize(0..frame.len());
+                        outgoing.link(&frame, start);
+                        expected.extend(&frame[start..]);
+                        outgoing.add_weight(1);
+                    }
+                    _ => {
+                        let taken = written(&outgoing);
+                        let count = rng.usize(0..=taken.len());
+                        left.extend(&taken[..count]);
+                        given += outgoing.advance(count);
+                    }
+                }
+                assert_eq!(outgoing.unwritten(), expected.len() - left.len());
+                assert_eq!(outgoing.left(), left.len() as u64);
+                assert_eq!(outgoing.has_writable(), outgoing.unwritten() > 0);
+            }
+            let gate_at = expected.len();
+            stage(&mut outgoing, 1, 0, b"held");
+            assert!(!outgoing.takes_links());
+            while outgoing.has_writable() {
+                let taken = written(&outgoing);
+                left.extend(&taken);
+                given += outgoing.advance(taken.len());
+            }
+            assert!(left == expected && left.len() == gate_at);
+            outgoing.release(ChangeNumber(1));
+            assert_eq!(written(&outgoing), b"held");
+            given += outgoing.advance(4);
+            assert!(outgoing.is_empty() && given <= 100);
+        }
+    }
+
     #[test]
     fn packets_behind_a_held_one_wait_in_order() {
         let mut outgoing = Outgoing::default();
@@ -205,21 +331,21 @@ mod tests {
         stage(&mut outgoing, 0, 4, b"d");
         stage(&mut outgoing, 5, 4, b"e");
         stage(&mut outgoing, 9, 4, b"f");
-        assert_eq!(outgoing.writable(), b"ab");
+        assert_eq!(written(&outgoing), b"ab");
         outgoing.advance(2);
         outgoing.release(ChangeNumber(5));
-        assert_eq!(outgoing.writable(), b"");
+        assert_eq!(written(&outgoing), b"");
         outgoing.release(ChangeNumber(8));
-        assert_eq!(outgoing.writable(), b"cde");
+        assert_eq!(written(&outgoing), b"cde");
         outgoing.advance(1);
         stage(&mut outgoing, 0, 8, b"g");
-        assert_eq!(outgoing.writable(), b"de");
+        assert_eq!(written(&outgoing), b"de");
         outgoing.release(ChangeNumber(9));
-        assert_eq!(outgoing.writable(), b"defg");
+        assert_eq!(written(&outgoing), b"defg");
         outgoing.advance(4);
         assert!(outgoing.is_empty() && !outgoing.is_held());
         stage(&mut outgoing, 10, 9, b"h");
-        assert_eq!(outgoing.writable(), b"");
+        assert_eq!(written(&outgoing), b"");
     }
 
     #[test]
@@ -230,7 +356,7 @@ mod tests {
         outgoing.advance(1);
         outgoing.drop_held();
         stage(&mut outgoing, 0, 0, b"x");
-        assert_eq!(outgoing.writable(), b"bx");
+        assert_eq!(written(&outgoing), b"bx");
         outgoing.advance(2);
         stage(&mut outgoing, 2, 0, b"ef");
         outgoing.drop_held();
@@ -322,8 +448,8 @@ mod tests {
         stage(&mut outgoing, 0, 0, &vec![1; COMPACT_BYTES + 10]);
         stage(&mut outgoing, 1, 0, &[2; 20]);
         outgoing.advance(COMPACT_BYTES + 5);
-        assert_eq!(outgoing.writable(), [1; 5]);
+        assert_eq!(written(&outgoing), [1; 5]);
         outgoing.release(ChangeNumber(1));
-        assert_eq!(outgoing.writable().len(), 25);
+        assert_eq!(written(&outgoing).len(), 25);
     }
 }

@@ -112,11 +112,17 @@ struct Staged<'a> {
     weight: usize,
     /// The form in which the last recipient got it.
     form: Option<(Protocol, usize)>,
+    /// Whether there are further recipients, who may share it.
+    is_shared: bool,
 }
 
 impl<'a> Staged<'a> {
     fn new(delivery: &'a Delivery) -> Self {
-        Self { delivery, weight: delivery.message.weight(), form: None }
+        Self { delivery, weight: delivery.message.weight(), form: None, is_shared: false }
+    }
+
+    fn shared(delivery: &'a Delivery) -> Self {
+        Self { is_shared: true, ..Self::new(delivery) }
     }
 
     /// The form for a protocol; mostly that of the last recipient.
@@ -335,7 +341,7 @@ impl Worker {
                 }
             }
             Effect::FanOut(fan_out) => {
-                let (mut publish, slots) = (Staged::new(&fan_out.delivery), self.slots.borrow());
+                let (mut publish, slots) = (Staged::shared(&fan_out.delivery), self.slots.borrow());
                 for receiver in &fan_out.to {
                     if let Some(connection) = slots.find(receiver.connection)
                         && connection.takes_packets()
@@ -390,7 +396,9 @@ impl Worker {
         match connection.topic_alias_maximum() {
             None => {
                 let form = publish.form(connection.protocol(), publishes);
-                publishes.append_form(form, publish.delivery.dup, packet_id, outgoing.stage(after, durable));
+                if !(publish.is_shared && publishes.link_form(form, packet_id, &mut outgoing)) {
+                    publishes.append_form(form, publish.delivery.dup, packet_id, outgoing.stage(after, durable));
+                }
             }
             Some(maximum) => {
                 let (out, aliases) = outgoing.stage_aliased(after, durable, maximum);

@@ -3,19 +3,24 @@
 //! A recipient that takes topic aliases gets a head of its own; properties and payload, which are nearly all of it, are
 //! copied from the shared frame all the same.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use vespiary_core::event::{Delivery, PacketId, Protocol};
 use vespiary_core::message::MessageProperties;
-use vespiary_core::{Message, Qos, Topic};
+use vespiary_core::{ChangeNumber, Message, Qos, Topic};
 
 use super::super::aliases::{Alias, Aliases};
+use super::super::outgoing::Outgoing;
 
 /// Bytes of the property Topic Alias.
 const ALIAS_BYTES: usize = 3;
 
 /// Bytes by which the lengths in front of the packet and of its properties may grow with it.
 const LENGTH_GROWTH: usize = 2;
+
+/// Shortest frame that is linked where many get it: below, copying costs less.
+const SHORTEST_LINKED_FRAME: usize = 512;
 
 /// Shortest topic name that is worth a number: what takes its place is shorter even if a length grows with it.
 const SHORTEST_ALIASED_TOPIC: usize = ALIAS_BYTES + LENGTH_GROWTH;
@@ -55,6 +60,8 @@ struct Form {
     properties_at: usize,
     /// Length of the properties.
     properties: usize,
+    /// The frame once more, for those who link it.
+    shared: Option<Rc<[u8]>>,
 }
 
 impl Form {
@@ -106,6 +113,30 @@ impl Publishes {
             let at = start + form.packet_id_at;
             out[at..at + 2].copy_from_slice(&packet_id.get().to_be_bytes());
         }
+    }
+
+    /// Stages a delivery in a form that was [found](Self::form), like [`Self::append_form`]: linked, but for what is the
+    /// recipient's own, if the frame is large enough for that to pay.
+    pub(in crate::mqtt) fn link_form(
+        &mut self,
+        index: usize,
+        packet_id: Option<PacketId>,
+        outgoing: &mut Outgoing,
+    ) -> bool {
+        let form = &mut self.forms[index];
+        let frame = &self.bytes[form.start..form.end];
+        if frame.len() < SHORTEST_LINKED_FRAME || !outgoing.takes_links() {
+            return false;
+        }
+        let shared = form.shared.get_or_insert_with(|| frame.into());
+        let own = packet_id.map_or(0, |packet_id| {
+            let out = outgoing.stage(ChangeNumber(0), ChangeNumber(0));
+            out.extend_from_slice(&frame[..form.packet_id_at]);
+            out.extend_from_slice(&packet_id.get().to_be_bytes());
+            form.packet_id_at + 2
+        });
+        outgoing.link(shared, own);
+        true
     }
 
     /// Appends a delivery to a 5.0 client that takes topic aliases. A number is only given to a topic if the packet, which
@@ -206,6 +237,7 @@ impl Publishes {
             packet_id_at,
             properties_at,
             properties,
+            shared: None,
         });
         self.forms.len() - 1
     }

@@ -193,6 +193,26 @@ fn a_client_that_never_reads_its_acknowledgements_is_cut() {
 }
 
 #[test]
+fn a_large_message_reaches_many_at_each_one_s_quality_whole_and_in_order() {
+    let served = served();
+    let mut plain: Vec<_> = (0..3).map(|index| subscriber(&served, 4, &format!("plain{index}"), "t", 0)).collect();
+    let mut old = subscriber(&served, 4, "old", "t", 1);
+    let mut new = subscriber(&served, 5, "new", "t", 1);
+    let mut from = served.v3("from");
+    for round in 1..=40_u16 {
+        let payload = [round.to_be_bytes().as_slice(), &vec![round as u8; 3_000]].concat();
+        from.send(&publish(4, 0x32, "t", round, &payload));
+        let [high, low] = round.to_be_bytes();
+        from.expect(&[0x40, 2, high, low]);
+        for client in &mut plain {
+            client.expect(&publish(4, 0x30, "t", 0, &payload));
+        }
+        old.expect(&publish(4, 0x32, "t", round, &payload));
+        new.expect(&publish(5, 0x32, "t", round, &payload));
+    }
+}
+
+#[test]
 fn a_client_that_takes_nothing_is_cut_in_time_and_one_that_takes_little_is_not() {
     let options = MqttOptions { stalled_timeout_ms: 1_000, ..MqttOptions::default() };
     let served = served_with(1, options, Limits::default());
