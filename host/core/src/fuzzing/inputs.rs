@@ -37,7 +37,7 @@ fn play(bytes: &[u8], mut saw: impl FnMut(usize, &Effects)) {
         effects.begin();
         broker.handle(chaos.now, input, &mut effects);
         saw(bytes.len() - chaos.choices.rest.len(), &effects);
-        effects.changes.drain(..).for_each(|change| disk.apply(change));
+        keep(&mut disk, &mut effects.changes);
         for effect in effects.list.drain(..) {
             match effect {
                 Effect::Events { events, .. } => {
@@ -59,6 +59,14 @@ fn play(bytes: &[u8], mut saw: impl FnMut(usize, &Effects)) {
         }
     }
     compare(&broker, &limits, &disk);
+}
+
+/// Keeps the changes of one input, which are one group: a message that leaves one queue in it and enters another is there
+/// all the time, as in the store's transaction.
+fn keep(disk: &mut Ledger, changes: &mut Vec<Change>) {
+    let left = |change: &Change| matches!(change, Change::Dequeued { .. });
+    let (left, others): (Vec<_>, Vec<_>) = changes.drain(..).partition(left);
+    others.into_iter().chain(left).for_each(|change| disk.apply(change));
 }
 
 fn everything(disk: &Ledger) -> Vec<Change> {
