@@ -8,7 +8,8 @@
 //!
 //! An effect with a change number is handed on at once; whoever carries it out waits for the store. Questions for queues
 //! on disk go to the store, and their answers are posted. A turn begins by telling the broker whether the store is
-//! failing, so that nothing is taken that could not be kept.
+//! failing, so that nothing is taken that could not be kept; what plugins have to say waits until it is over, because what
+//! they publish cannot be refused.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -71,6 +72,8 @@ struct State {
     now: Timestamp,
     /// Whether the broker has been told that the store is failing.
     storage_failed: bool,
+    /// Inputs of plugins that wait until the store is back, in order. Bounded like all that plugins post.
+    deferred: Vec<Input>,
 }
 
 impl Post {
@@ -90,9 +93,16 @@ impl Driver {
         let post = Arc::new(Post { inputs: Mutex::default(), wakes });
         let loaded = post.clone();
         store.answer_loads(Box::new(move |ticket, entries| loaded.push(Input::Loaded { ticket, entries })));
-        let (effects, now) = (Effects::default(), Timestamp(0));
+        let state = State {
+            broker,
+            effects: Effects::default(),
+            mailboxes,
+            now: Timestamp(0),
+            storage_failed: false,
+            deferred: Vec::new(),
+        };
         let driver = Self {
-            state: Mutex::new(State { broker, effects, mailboxes, now, storage_failed: false }),
+            state: Mutex::new(state),
             store,
             limits,
             plugins,
@@ -126,6 +136,10 @@ impl Driver {
             if let Input::Loaded { .. } = input {
                 self.store.load_taken();
             }
+            if state.storage_failed && is_of_a_plugin(&input) {
+                state.deferred.push(input);
+                continue;
+            }
             state.broker.handle(state.now, input, &mut state.effects);
         }
         state.broker.handle(state.now, Input::Tick, &mut state.effects);
@@ -154,6 +168,11 @@ impl Driver {
             state.storage_failed = is_failing;
             let input = if is_failing { Input::StorageFailed } else { Input::StorageRecovered };
             state.broker.handle(state.now, input, &mut state.effects);
+        }
+        if !is_failing {
+            for input in state.deferred.drain(..) {
+                state.broker.handle(state.now, input, &mut state.effects);
+            }
         }
     }
 
@@ -258,6 +277,31 @@ fn worker_of(connection: ConnectionId) -> usize {
     (connection.0 >> 48) as usize
 }
 
+/// Whether an input comes from the plugins' floor.
+fn is_of_a_plugin(input: &Input) -> bool {
+    match input {
+        Input::ActivatePlugin { .. }
+        | Input::RemovePlugin { .. }
+        | Input::TakeEvents { .. }
+        | Input::CancelTake { .. }
+        | Input::Settle { .. }
+        | Input::ReturnEvents { .. } => true,
+        Input::Started
+        | Input::Connect { .. }
+        | Input::Publish { .. }
+        | Input::Acknowledge { .. }
+        | Input::Subscribe { .. }
+        | Input::Unsubscribe { .. }
+        | Input::Disconnect { .. }
+        | Input::ConnectionLost { .. }
+        | Input::Written { .. }
+        | Input::Tick
+        | Input::Loaded { .. }
+        | Input::StorageFailed
+        | Input::StorageRecovered => false,
+    }
+}
+
 /// The worker that carries an effect out, if it is a worker's.
 fn destination(effect: &Effect) -> Option<usize> {
     match effect {
@@ -304,12 +348,14 @@ mod tests {
     use std::task::{Context, Waker};
 
     use vespiary_core::event::{
-        Connect, Packet, PluginName, Protocol, Publish, RetainHandling, Subscribe, SubscriptionOptions, Will,
+        Activation, Connect, Outcome, Packet, PluginName, Protocol, Publish, RetainHandling, Revision, Settlement,
+        Subscribe, SubscriptionOptions, Will,
     };
     use vespiary_core::{Message, Qos, Topic, TopicFilter};
 
     use super::*;
     use crate::store::StoreOptions;
+    use crate::store::testing::Disk;
 
     const NOW: Timestamp = Timestamp(1_000);
 
@@ -432,6 +478,48 @@ mod tests {
         let wait_ms = driver.next_deadline().expect("the will is due").since_ms(wall_clock());
         assert!((1..=5_000).contains(&wait_ms), "{wait_ms}");
         assert!(is_woken(&driver, 0));
+    }
+
+    #[test]
+    fn what_plugins_have_to_say_waits_while_the_store_is_failing() {
+        let (disk, directory) = (Disk::new(), tempfile::tempdir().unwrap());
+        let opened = disk.open(directory.path());
+        let (sender, port) = mpsc::channel();
+        let broker = Broker::restore(Limits::default(), 1, opened.changes);
+        let port_of = Box::new(move |effect| sender.send(effect).unwrap());
+        let driver = Driver::new(broker, Limits::default(), opened.store, 1, port_of);
+        let wait = |failing| {
+            while driver.store().is_failing() != failing {
+                std::thread::yield_now();
+            }
+        };
+        let plugin = PluginName("p".into());
+        let revision = Revision { number: 1, digest: [0; 32], version: "1".into(), activated_at: NOW };
+        let subscriptions = vec![(TopicFilter::parse("t").unwrap(), Qos::AtLeastOnce)];
+        let activation = Box::new(Activation { revision, subscriptions });
+        turn(&driver, 0, vec![Input::ActivatePlugin { plugin: plugin.clone(), activation }]);
+        let connection = on_worker(0);
+        turn(&driver, 0, vec![connect(connection, None), publish(connection, "x")]);
+        turn(&driver, 0, vec![Input::TakeEvents { plugin: plugin.clone(), max: 9 }]);
+        let events = port.try_iter().find_map(|effect| match effect {
+            Effect::Events { events, .. } => Some(events),
+            _ => None,
+        });
+        let outcomes = vec![(events.expect("an event")[0].sequence, Outcome::Done)];
+
+        disk.fail_after(0);
+        turn(&driver, 0, vec![connect(on_worker(0), None)]);
+        wait(true);
+        let settlement = Box::new(Settlement { outcomes, ..Settlement::default() });
+        driver.post(Input::Settle { plugin: plugin.clone(), settlement });
+        turn(&driver, 0, vec![]);
+        turn(&driver, 0, vec![]);
+        assert!(port.try_recv().is_err());
+        disk.mend();
+        wait(false);
+        turn(&driver, 0, vec![]);
+        assert!(matches!(port.try_recv(), Ok(Effect::Settled { .. })));
+        assert_eq!(driver.inspect(|broker| broker.plugins().map(|plugin| plugin.inbox_events).sum::<usize>()), 0);
     }
 
     #[test]

@@ -36,9 +36,20 @@ impl Broker {
 
     /// The same with further arguments.
     pub(crate) fn start_with(data: &Path, arguments: &[&str]) -> Result<Self> {
+        Self::start_as(Command::new(binary()), data, arguments)
+    }
+
+    /// The same, and a file that may not grow is an error for it instead of its end.
+    pub(crate) fn start_without_file_size_signal(data: &Path) -> Result<Self> {
+        let mut command = Command::new("sh");
+        command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]).arg(binary());
+        Self::start_as(command, data, &[])
+    }
+
+    fn start_as(mut command: Command, data: &Path, arguments: &[&str]) -> Result<Self> {
         let log = data.with_extension("log");
         let stderr = std::fs::File::options().create(true).append(true).open(&log)?;
-        let mut child = Command::new(binary())
+        let mut child = command
             .args(["serve", "--mqtt", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data"])
             .arg(data)
             .args(arguments)

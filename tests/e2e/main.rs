@@ -9,7 +9,9 @@ mod tools;
 
 mod command_line;
 mod conformance;
+mod disk;
 mod durability;
 mod hot_swap;
 mod interop;
 mod sandbox;
+mod torture;

@@ -233,6 +233,7 @@ fn status_of(error: &DeployError) -> StatusCode {
         DeployError::Refused(_) => StatusCode::CONFLICT,
         DeployError::Busy(_) | DeployError::TooMany(_) | DeployError::NoRevision { .. } => StatusCode::CONFLICT,
         DeployError::Unknown(_) | DeployError::MissingComponent { .. } => StatusCode::NOT_FOUND,
+        DeployError::Store(error) if error.is_passing() => StatusCode::SERVICE_UNAVAILABLE,
         DeployError::DoesNotRest(_) | DeployError::Store(_) | DeployError::Unconfirmed(_) => {
             StatusCode::INTERNAL_SERVER_ERROR
         }

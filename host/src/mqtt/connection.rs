@@ -228,18 +228,22 @@ impl Connection {
     /// Takes in what was read: whole packets one by one; the beginning of the next is kept.
     fn received(self: &Rc<Self>, worker: &Worker, data: &[u8]) {
         worker.read_the_clock();
-        worker.put_off_deadline(self);
         let mut partial = self.partial.take();
+        let consumed;
         if partial.is_empty() {
-            let consumed = self.consume(worker, data);
+            consumed = self.consume(worker, data);
             if consumed < data.len() {
                 partial = worker.buffer().unwrap_or_default();
                 partial.extend_from_slice(&data[consumed..]);
             }
         } else {
             partial.extend_from_slice(data);
-            let consumed = self.consume(worker, &partial);
+            consumed = self.consume(worker, &partial);
             partial.drain(..consumed);
+        }
+        // Packets count, not the bytes of one that is not all there [MQTT-3.1.2-22].
+        if consumed > 0 {
+            worker.put_off_deadline(self);
         }
         if partial.is_empty() {
             worker.give_back(partial);
@@ -385,14 +389,14 @@ impl Connection {
     /// What this connection waits for cannot be made durable at present: that is dropped, so that its client can be told
     /// to come back later.
     pub(super) fn send_away(self: &Rc<Self>, worker: &Worker) {
-        self.outgoing.borrow_mut().drop_held();
+        let dropped_connack = self.outgoing.borrow_mut().drop_held();
         if !self.takes_packets() {
             return self.wake();
         }
         worker.options.counters.storage_failures.add();
         worker.push(Input::ConnectionLost { connection: self.id });
-        if self.phase.get() == Phase::Open && self.outgoing.borrow().is_untouched() {
-            // Its CONNACK was dropped as well, so this is the first packet.
+        if dropped_connack {
+            // Nothing has come yet, or AUTH alone: it is a CONNACK that has to come next [MQTT-3.14.0-1].
             return self.refuse(worker, ChangeNumber(0), ReasonCode::ServerBusy);
         }
         self.close_with(worker, ChangeNumber(0), ReasonCode::ServerBusy);

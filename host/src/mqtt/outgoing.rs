@@ -41,6 +41,8 @@ struct Gate {
     position: u64,
     /// Acknowledgements between this gate and the next that end an exchange of the client.
     acknowledgements: u16,
+    /// Whether CONNACK is between this gate and the next.
+    connack: bool,
 }
 
 impl Outgoing {
@@ -63,7 +65,7 @@ impl Outgoing {
     pub(super) fn stage(&mut self, after: ChangeNumber, durable: ChangeNumber) -> &mut Vec<u8> {
         if after > durable && self.gates.back().is_none_or(|last| last.after < after) {
             let position = self.base + self.bytes.len() as u64;
-            self.gates.push_back(Gate { after, position, acknowledgements: 0 });
+            self.gates.push_back(Gate { after, position, acknowledgements: 0, connack: false });
         }
         &mut self.bytes
     }
@@ -91,6 +93,13 @@ impl Outgoing {
         }
     }
 
+    /// The packet staged last is a CONNACK that accepts.
+    pub(super) fn note_connack(&mut self) {
+        if let Some(gate) = self.gates.back_mut() {
+            gate.connack = true;
+        }
+    }
+
     /// Adds to the weight of the publishes that are to leave.
     pub(super) fn add_weight(&mut self, weight: usize) {
         self.weight += weight;
@@ -106,14 +115,16 @@ impl Outgoing {
     }
 
     /// Drops what stands behind the first gate: nobody waits until it is durable. The client may not learn of topic aliases
-    /// that were set there, so all are set anew.
-    pub(super) fn drop_held(&mut self) {
+    /// that were set there, so all are set anew. Says whether CONNACK stood there.
+    pub(super) fn drop_held(&mut self) -> bool {
+        let connack = self.gates.iter().any(|gate| gate.connack);
         if let Some(gate) = self.gates.front() {
             self.bytes.truncate((gate.position - self.base) as usize);
             self.gates.clear();
             self.aliases = None;
             self.forget_if_all_has_left();
         }
+        connack
     }
 
     /// Drops everything.
@@ -129,11 +140,6 @@ impl Outgoing {
     /// Whether everything has left.
     pub(super) fn is_empty(&self) -> bool {
         self.bytes.is_empty()
-    }
-
-    /// Whether nothing has left and nothing is there to leave.
-    pub(super) fn is_untouched(&self) -> bool {
-        self.base == 0 && self.bytes.is_empty()
     }
 
     /// Bytes that have not left.
@@ -223,7 +229,7 @@ mod tests {
         outgoing.advance(2);
         stage(&mut outgoing, 2, 0, b"ef");
         outgoing.drop_held();
-        assert!(outgoing.is_empty() && !outgoing.is_untouched());
+        assert!(outgoing.is_empty());
     }
 
     #[test]
@@ -231,13 +237,27 @@ mod tests {
         let mut outgoing = Outgoing::default();
         stage(&mut outgoing, 1, 0, b"ab");
         outgoing.drop_held();
-        assert!(outgoing.is_untouched());
+        assert!(outgoing.is_empty());
         stage(&mut outgoing, 0, 0, b"cd");
         stage(&mut outgoing, 1, 0, b"ef");
         outgoing.advance(2);
         assert!(!outgoing.is_empty());
         outgoing.drop_held();
         assert!(outgoing.is_empty());
+    }
+
+    #[test]
+    fn a_connack_is_known_to_be_dropped_until_its_gate_has_opened() {
+        for (connack_after, durable, expected) in [(3, 2, true), (3, 3, false), (0, 2, false)] {
+            let mut outgoing = Outgoing::default();
+            stage(&mut outgoing, 0, 2, b"auth");
+            outgoing.advance(4);
+            stage(&mut outgoing, connack_after, 2, b"connack");
+            outgoing.note_connack();
+            outgoing.release(ChangeNumber(durable));
+            stage(&mut outgoing, 4, durable, b"puback");
+            assert_eq!(outgoing.drop_held(), expected, "{connack_after} {durable}");
+        }
     }
 
     #[test]

@@ -6,18 +6,19 @@
 //! socket is another worker's. Worker 0 accepts, and sees to the broker's deadlines.
 
 mod admit;
+mod waiting;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Waker};
+use std::task::Waker;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::LocalSet;
-use vespiary_core::event::{ConnectionId, Delivery, Packet, PacketId, ReasonCode};
+use vespiary_core::event::{ConnectionId, Delivery, Packet, PacketId, Protocol, ReasonCode};
 use vespiary_core::{ChangeNumber, Effect, Input, Limits, Timestamp};
 
 pub(super) use admit::Source;
@@ -29,7 +30,6 @@ use super::translate::{ConnectOptions, Terms};
 use super::{MqttOptions, ServeError};
 use crate::clock::wall_clock;
 use crate::driver::Driver;
-use crate::store::Durability;
 
 /// Sockets that wait to be taken over by another worker than the one that accepted them.
 pub(super) const HANDOVER_SOCKETS: usize = 1024;
@@ -98,6 +98,34 @@ struct Turn {
     publishes: Publishes,
     /// Connections to be written to.
     dirty: Vec<Rc<Connection>>,
+}
+
+/// A publish that is being staged on one connection or many.
+struct Staged<'a> {
+    /// What is sent.
+    delivery: &'a Delivery,
+    /// What it counts for.
+    weight: usize,
+    /// The form in which the last recipient got it.
+    form: Option<(Protocol, usize)>,
+}
+
+impl<'a> Staged<'a> {
+    fn new(delivery: &'a Delivery) -> Self {
+        Self { delivery, weight: delivery.message.weight(), form: None }
+    }
+
+    /// The form for a protocol; mostly that of the last recipient.
+    fn form(&mut self, protocol: Protocol, publishes: &mut Publishes) -> usize {
+        match self.form {
+            Some((last, form)) if last == protocol => form,
+            Some(_) | None => {
+                let form = publishes.form(self.delivery, protocol);
+                self.form = Some((protocol, form));
+                form
+            }
+        }
+    }
 }
 
 /// Runs a worker on this thread until `stop` is true or the store fails.
@@ -204,49 +232,6 @@ impl Worker {
         self.index == 0 && self.driver.next_deadline().is_some_and(|deadline| deadline <= wall_clock())
     }
 
-    /// Lets go what has become durable; ends with the reason when the store fails.
-    async fn release(self: Rc<Self>) -> Arc<str> {
-        let mut watch = self.driver.store().watch();
-        loop {
-            let durability = watch.borrow_and_update().clone();
-            match durability {
-                Durability::Failed(reason) => return reason,
-                Durability::Failing(_) => {
-                    self.send_the_held_away();
-                    // The broker hears of it in a turn.
-                    self.driver.wake(self.index).notify_one();
-                }
-                Durability::UpTo(durable) => {
-                    if self.failing.replace(false) {
-                        self.driver.wake(self.index).notify_one();
-                    }
-                    self.durable.set(durable.max(self.durable.get()));
-                    for connection in self.held.take() {
-                        connection.held.set(false);
-                        connection.release(self.durable.get());
-                        connection.flush(&self);
-                        self.list_if_held(&connection);
-                    }
-                    self.resume();
-                }
-            }
-            if watch.changed().await.is_err() {
-                return "the store is closed".into();
-            }
-        }
-    }
-
-    /// Commits fail: closes the connections that wait for one, now and from now on. The others are served on, whatever
-    /// the store is behind with: nothing more is added to that.
-    fn send_the_held_away(&self) {
-        self.failing.set(true);
-        for connection in self.held.take() {
-            connection.held.set(false);
-            connection.send_away(self);
-        }
-        self.read_again();
-    }
-
     /// Looks at all deadlines, now and then.
     async fn sweep(self: Rc<Self>) {
         let mut interval = tokio::time::interval(Duration::from_millis(SWEEP_MS));
@@ -326,9 +311,7 @@ impl Worker {
             connection.flush(self);
             self.list_if_held(&connection);
         }
-        if !self.failing.get() && self.driver.store().backlog_bytes() > self.options.store_backlog_bytes {
-            self.paused.borrow_mut().get_or_insert_default();
-        }
+        self.pause_if_behind();
     }
 
     fn carry_out(&self, effect: &Effect, publishes: &mut Publishes) {
@@ -337,19 +320,17 @@ impl Worker {
                 if let Some(connection) = self.slots.borrow().find(*connection)
                     && connection.takes_packets()
                 {
-                    let weight = delivery.message.weight();
-                    self.stage_publish(connection, *after, (delivery, delivery.packet_id, weight), publishes);
+                    let mut publish = Staged::new(delivery);
+                    self.stage_publish(connection, *after, delivery.packet_id, &mut publish, publishes);
                 }
             }
             Effect::FanOut(fan_out) => {
-                let (delivery, slots) = (&fan_out.delivery, self.slots.borrow());
-                let weight = delivery.message.weight();
+                let (mut publish, slots) = (Staged::new(&fan_out.delivery), self.slots.borrow());
                 for receiver in &fan_out.to {
                     if let Some(connection) = slots.find(receiver.connection)
                         && connection.takes_packets()
                     {
-                        let publish = (delivery, receiver.packet_id, weight);
-                        self.stage_publish(connection, ChangeNumber(0), publish, publishes);
+                        self.stage_publish(connection, ChangeNumber(0), receiver.packet_id, &mut publish, publishes);
                     }
                 }
             }
@@ -382,24 +363,29 @@ impl Worker {
         self.list_as_dirty(connection);
     }
 
-    /// Appends a publish with its packet identifier and its weight. If much has come together then, it is written at once.
+    /// Appends a publish under its packet identifier. If much has come together then, it is written at once.
     fn stage_publish(
         &self,
         connection: &Rc<Connection>,
         after: ChangeNumber,
-        (delivery, packet_id, weight): (&Delivery, Option<PacketId>, usize),
+        packet_id: Option<PacketId>,
+        publish: &mut Staged<'_>,
         publishes: &mut Publishes,
     ) {
         let mut outgoing = connection.outgoing.borrow_mut();
         outgoing.lend(|| self.buffer());
-        outgoing.add_weight(weight);
+        outgoing.add_weight(publish.weight);
         let before = outgoing.unwritten();
         let durable = self.durable.get();
         match connection.topic_alias_maximum() {
-            None => publishes.append(delivery, packet_id, connection.protocol(), outgoing.stage(after, durable)),
+            None => {
+                let form = publish.form(connection.protocol(), publishes);
+                publishes.append_form(form, publish.delivery.dup, packet_id, outgoing.stage(after, durable));
+            }
             Some(maximum) => {
                 let (out, aliases) = outgoing.stage_aliased(after, durable, maximum);
-                publishes.append_aliased(delivery, packet_id, aliases, connection.maximum_packet_size(), out);
+                let most = connection.maximum_packet_size();
+                publishes.append_aliased(publish.delivery, packet_id, aliases, most, out);
             }
         }
         let is_much = before / WRITE_AT_BYTES != outgoing.unwritten() / WRITE_AT_BYTES;
@@ -431,42 +417,7 @@ impl Worker {
         self.slots.borrow().find(id).filter(|connection| connection.takes_packets()).cloned()
     }
 
-    fn list_if_held(&self, connection: &Rc<Connection>) {
-        if !connection.outgoing.borrow().is_held() {
-            return;
-        }
-        if self.failing.get() {
-            connection.send_away(self);
-        } else if !connection.held.replace(true) {
-            self.held.borrow_mut().push(connection.clone());
-        }
-    }
-
     // ------------------------------------------------------------------------------------------ for connections
-
-    /// Whether nothing may be read for now; the task is then woken when that is over.
-    pub(super) fn pauses(&self, context: &Context<'_>) -> bool {
-        match &mut *self.paused.borrow_mut() {
-            None => false,
-            Some(waiting) => {
-                waiting.push(context.waker().clone());
-                true
-            }
-        }
-    }
-
-    fn resume(&self) {
-        let is_behind = self.driver.store().backlog_bytes() > self.options.store_backlog_bytes / 2;
-        if !is_behind {
-            self.read_again();
-        }
-    }
-
-    fn read_again(&self) {
-        if let Some(waiting) = self.paused.take() {
-            waiting.iter().for_each(Waker::wake_by_ref);
-        }
-    }
 
     /// What CONNECT is held to.
     pub(super) fn connect_options(&self) -> ConnectOptions {

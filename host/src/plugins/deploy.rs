@@ -145,6 +145,7 @@ impl Plugins {
     /// Deploys a component: a first one, or a new revision over the one that is active.
     pub fn deploy(&self, component: &[u8]) -> Result<Deployed, DeployError> {
         let staged = self.stage(component)?;
+        self.store.check()?;
         let plugin = self.begin(&staged.manifest.name)?;
         let result = self.deploy_staged(&plugin, &staged);
         self.end(&plugin, result.is_ok());
@@ -170,6 +171,7 @@ impl Plugins {
     /// Removes a plugin with its inbox, its dead letters and its state.
     pub fn remove(&self, name: &PluginName) -> Result<(), DeployError> {
         let plugin = self.find(name).ok_or_else(|| DeployError::Unknown(name.0.to_string()))?;
+        self.store.check()?;
         let plugin = self.claim(plugin)?;
         let result = self.quiesce(&plugin).and_then(|()| {
             plugin.run(|run| run.answered = None);

@@ -129,6 +129,7 @@ impl Plugins {
             }
             Err(error) => return self.cannot_run(plugin, &error.to_string()),
         };
+        let failures = self.store.commits().failures;
         let started = Instant::now();
         let result = instance.handle(wall_clock(), snapshot, events);
         let call_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -137,6 +138,11 @@ impl Plugins {
             run.counts.calls += 1;
             run.counts.call_us += call_us;
         });
+        if self.store.commits().failures > failures {
+            // Its state may have been cut off under the call, which then failed for nothing that it did.
+            plugin.run(|run| run.code.as_mut().map(|code| code.instance = result.is_ok().then_some(instance)));
+            return self.pool.put_back(job);
+        }
         match result {
             Ok(handled) => {
                 plugin.run(|run| run.code.as_mut().map(|code| code.instance = Some(instance)));

@@ -139,3 +139,44 @@ impl Pool {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use vespiary_core::event::PluginName;
+
+    use super::*;
+
+    fn job(name: &str) -> Job {
+        Job { plugin: Arc::new(Plugin::new(PluginName(name.into()), 1)), events: Vec::new() }
+    }
+
+    /// The plugins whose batches run now, in order.
+    fn run_all(pool: &Pool) -> Vec<String> {
+        let mut ran = Vec::new();
+        while !pool.lock().held && !pool.lock().ready.is_empty() {
+            ran.extend(pool.next().map(|job| job.plugin.name.0.to_string()));
+        }
+        ran
+    }
+
+    #[test]
+    fn batches_wait_for_their_change_and_for_the_store() {
+        let pool = Pool::default();
+        pool.submit(job("a"), ChangeNumber(0));
+        pool.submit(job("b"), ChangeNumber(5));
+        pool.hold();
+        assert_eq!(run_all(&pool), [""; 0]);
+        pool.durable(ChangeNumber(4));
+        assert_eq!(run_all(&pool), ["a"]);
+        pool.submit(job("c"), ChangeNumber(0));
+        // Its state could not be read: it comes first when the store is back, and nothing runs before.
+        pool.put_back(job("a"));
+        assert_eq!(run_all(&pool), [""; 0]);
+        pool.durable(ChangeNumber(5));
+        assert_eq!(run_all(&pool), ["a", "c", "b"]);
+        pool.hold();
+        pool.put_back(job("d"));
+        pool.stop();
+        assert!(pool.next().is_none());
+    }
+}

@@ -59,7 +59,7 @@ pub struct CommitStatistics {
     pub mean: Duration,
     /// The longest commit.
     pub max: Duration,
-    /// Commits that failed, further attempts at the same included.
+    /// Commits that failed, further attempts at the same included, and reads for which the database was opened anew.
     pub failures: u64,
 }
 
@@ -340,7 +340,7 @@ impl Exchange {
 fn run(exchange: &Exchange, mut writer: Writer) {
     let mut changes = Vec::new();
     while let Some(work) = exchange.take(&mut changes) {
-        let started = Instant::now();
+        let mut started = Instant::now();
         let batch = writer.batch(&mut changes);
         let (count, mut wrote) = (batch.changes, !batch.is_empty());
         let outcome = match work.unreadable {
@@ -349,10 +349,10 @@ fn run(exchange: &Exchange, mut writer: Writer) {
             false => writer.skip(&batch),
         };
         if let Err(failure) = outcome {
-            if let Err(reason) = recover(exchange, &mut writer, batch, failure) {
-                return exchange.fail(&reason, count);
+            match recover(exchange, &mut writer, batch, failure) {
+                Ok(last_attempt) => (started, wrote) = (last_attempt, true),
+                Err(reason) => return exchange.fail(&reason, count),
             }
-            wrote = true;
         }
         exchange.count(count, wrote, started.elapsed());
         exchange.succeed(&work);
@@ -362,13 +362,13 @@ fn run(exchange: &Exchange, mut writer: Writer) {
     }
 }
 
-/// Tries until the batch is on disk. An error is the end.
-fn recover(exchange: &Exchange, writer: &mut Writer, mut batch: Batch, failure: Failure) -> Result<(), Arc<str>> {
+/// Tries until the batch is on disk; gives when the attempt that succeeded began. An error is the end.
+fn recover(exchange: &Exchange, writer: &mut Writer, mut batch: Batch, failure: Failure) -> Result<Instant, Arc<str>> {
     let mut reason = failure.passing()?;
     let path = writer.database.path().clone();
     tracing::error!(
         path = %path.display(),
-        "cannot write to the database: {}; {}. What is to be kept is refused meanwhile; trying again at least every {} s",
+        "the database cannot be used: {}; {}. What is to be kept is refused meanwhile; trying again at least every {} s",
         reason.text,
         reason.advice,
         writer.pauses.longest.as_secs(),
@@ -380,10 +380,11 @@ fn recover(exchange: &Exchange, writer: &mut Writer, mut batch: Batch, failure: 
         exchange.failing(&reason.text);
         let closing = exchange.pause(pause);
         pause = (pause * 2).min(writer.pauses.longest);
+        let started = Instant::now();
         match writer.try_again(&mut batch) {
             Ok(()) => {
-                tracing::info!(path = %path.display(), after = ?failed_at.elapsed(), "the database can be written to again");
-                return Ok(());
+                tracing::info!(path = %path.display(), after = ?failed_at.elapsed(), "the database can be used again");
+                return Ok(started);
             }
             Err(failure) => reason = failure.passing()?,
         }

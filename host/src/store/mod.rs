@@ -178,6 +178,11 @@ impl Store {
         self.inner.committer.is_failing()
     }
 
+    /// Whether the store can be used now; the error says why not.
+    pub fn check(&self) -> Result<(), StoreError> {
+        self.read(|_| Ok(()))
+    }
+
     /// Asks for entries of a queue. The answer goes to whom [`Store::answer_loads`] said.
     pub fn load(&self, request: LoadRequest) {
         self.inner.loader.ask(request);

@@ -1,8 +1,9 @@
 //! The tables of the database: their names, keys and values. `docs/storage.md` describes each.
 //!
 //! Keys are tuples that begin with the session where there is one, so that all of a session is one range. Values are
-//! a version byte and a record (see `record.rs`); only `meta` holds bare numbers, because every version of the
-//! program has to be able to read it, and `received` holds nothing, because its key says all.
+//! a version byte and a record (see `record.rs`). Only `meta` and `references` hold bare numbers, the one because every
+//! version of the program has to be able to read it, the other because a count is all it will ever hold; and `received`
+//! holds nothing, because its key says all.
 
 use std::collections::BTreeMap;
 

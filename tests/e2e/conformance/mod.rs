@@ -4,7 +4,7 @@
 //! before them. One broker serves all tests, so names of clients and topics are those of one test alone; a test that
 //! needs a restart or a setting has a broker of its own. That nothing comes is shown by PINGRESP coming next.
 
-mod packets;
+pub(crate) mod packets;
 mod peer;
 
 mod authentication;

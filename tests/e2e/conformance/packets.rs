@@ -2,7 +2,7 @@
 //! what no client should send.
 
 /// Properties of a 5.0 packet (section 2.2.2.2).
-pub(super) mod property {
+pub(crate) mod property {
     pub(crate) const PAYLOAD_FORMAT: u8 = 0x01;
     pub(crate) const MESSAGE_EXPIRY: u8 = 0x02;
     pub(crate) const CONTENT_TYPE: u8 = 0x03;
@@ -32,14 +32,14 @@ pub(super) mod property {
     pub(crate) const SHARED_SUBSCRIPTION_AVAILABLE: u8 = 0x2A;
 }
 
-pub(super) const PINGREQ: [u8; 2] = [0xC0, 0];
-pub(super) const PINGRESP: [u8; 2] = [0xD0, 0];
-pub(super) const DISCONNECT: [u8; 2] = [0xE0, 0];
+pub(crate) const PINGREQ: [u8; 2] = [0xC0, 0];
+pub(crate) const PINGRESP: [u8; 2] = [0xD0, 0];
+pub(crate) const DISCONNECT: [u8; 2] = [0xE0, 0];
 
 /// A CONNECT under construction: a clean session without keep-alive, unless a method says otherwise.
 #[derive(Clone)]
-pub(super) struct Connect {
-    pub(super) level: u8,
+pub(crate) struct Connect {
+    pub(crate) level: u8,
     flags: u8,
     keep_alive_s: u16,
     properties: Vec<u8>,
@@ -50,7 +50,7 @@ pub(super) struct Connect {
 }
 
 impl Connect {
-    pub(super) fn new(level: u8, client_id: impl AsRef<[u8]>) -> Self {
+    pub(crate) fn new(level: u8, client_id: impl AsRef<[u8]>) -> Self {
         Self {
             level,
             flags: 0x02,
@@ -64,57 +64,57 @@ impl Connect {
     }
 
     /// A session that goes on, and outlives its connection by an hour or more.
-    pub(super) fn resume(mut self) -> Self {
+    pub(crate) fn resume(mut self) -> Self {
         self.flags &= !0x02;
         self.expires_after(3600)
     }
 
     /// 5.0: a session that outlives its connection by this many seconds.
-    pub(super) fn expires_after(self, seconds: u32) -> Self {
+    pub(crate) fn expires_after(self, seconds: u32) -> Self {
         self.property(property::SESSION_EXPIRY, &seconds.to_be_bytes())
     }
 
-    pub(super) fn keep_alive(mut self, seconds: u16) -> Self {
+    pub(crate) fn keep_alive(mut self, seconds: u16) -> Self {
         self.keep_alive_s = seconds;
         self
     }
 
-    pub(super) fn flags(mut self, flags: u8) -> Self {
+    pub(crate) fn flags(mut self, flags: u8) -> Self {
         self.flags = flags;
         self
     }
 
-    pub(super) fn property(mut self, id: u8, value: &[u8]) -> Self {
+    pub(crate) fn property(mut self, id: u8, value: &[u8]) -> Self {
         self.properties.push(id);
         self.properties.extend(value);
         self
     }
 
-    pub(super) fn will(mut self, topic: impl AsRef<[u8]>, payload: &[u8], qos: u8, retain: bool) -> Self {
+    pub(crate) fn will(mut self, topic: impl AsRef<[u8]>, payload: &[u8], qos: u8, retain: bool) -> Self {
         self.flags |= 0x04 | qos << 3 | u8::from(retain) << 5;
         self.will = [string(topic), string(payload)].concat();
         self
     }
 
-    pub(super) fn will_property(mut self, id: u8, value: &[u8]) -> Self {
+    pub(crate) fn will_property(mut self, id: u8, value: &[u8]) -> Self {
         self.will_properties.push(id);
         self.will_properties.extend(value);
         self
     }
 
-    pub(super) fn user_name(mut self, name: &[u8]) -> Self {
+    pub(crate) fn user_name(mut self, name: &[u8]) -> Self {
         self.flags |= 0x80;
         self.credentials.extend(string(name));
         self
     }
 
-    pub(super) fn password(mut self, password: &[u8]) -> Self {
+    pub(crate) fn password(mut self, password: &[u8]) -> Self {
         self.flags |= 0x40;
         self.credentials.extend(string(password));
         self
     }
 
-    pub(super) fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut body = [&string("MQTT")[..], &[self.level, self.flags], &self.keep_alive_s.to_be_bytes()].concat();
         let is_v5 = self.level == 5;
         if is_v5 {
@@ -131,7 +131,7 @@ impl Connect {
 }
 
 /// PUBLISH with this first byte; a packet identifier of 0 is left out, and in 3.1.1 so are properties.
-pub(super) fn publish_with(
+pub(crate) fn publish_with(
     level: u8,
     first: u8,
     topic: impl AsRef<[u8]>,
@@ -151,17 +151,17 @@ pub(super) fn publish_with(
 }
 
 /// PUBLISH without properties.
-pub(super) fn publish(level: u8, first: u8, topic: impl AsRef<[u8]>, packet_id: u16, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn publish(level: u8, first: u8, topic: impl AsRef<[u8]>, packet_id: u16, payload: &[u8]) -> Vec<u8> {
     publish_with(level, first, topic, packet_id, &[], payload)
 }
 
 /// SUBSCRIBE to filters with their options.
-pub(super) fn subscribe<T: AsRef<[u8]>>(level: u8, packet_id: u16, filters: &[(T, u8)]) -> Vec<u8> {
+pub(crate) fn subscribe<T: AsRef<[u8]>>(level: u8, packet_id: u16, filters: &[(T, u8)]) -> Vec<u8> {
     subscribe_with(level, packet_id, &[], filters)
 }
 
 /// The same with properties, which 3.1.1 does not have.
-pub(super) fn subscribe_with<T: AsRef<[u8]>>(
+pub(crate) fn subscribe_with<T: AsRef<[u8]>>(
     level: u8,
     packet_id: u16,
     properties: &[u8],
@@ -179,7 +179,7 @@ pub(super) fn subscribe_with<T: AsRef<[u8]>>(
 }
 
 /// UNSUBSCRIBE from filters.
-pub(super) fn unsubscribe<T: AsRef<[u8]>>(level: u8, packet_id: u16, filters: &[T]) -> Vec<u8> {
+pub(crate) fn unsubscribe<T: AsRef<[u8]>>(level: u8, packet_id: u16, filters: &[T]) -> Vec<u8> {
     let mut body = packet_id.to_be_bytes().to_vec();
     if level == 5 {
         body.push(0);
@@ -191,29 +191,29 @@ pub(super) fn unsubscribe<T: AsRef<[u8]>>(level: u8, packet_id: u16, filters: &[
 }
 
 /// PUBACK (0x40), PUBREC (0x50), PUBREL (0x62) or PUBCOMP (0x70).
-pub(super) fn acknowledge(first: u8, packet_id: u16) -> Vec<u8> {
+pub(crate) fn acknowledge(first: u8, packet_id: u16) -> Vec<u8> {
     packet(first, &packet_id.to_be_bytes())
 }
 
 /// The same with a reason, for 5.0.
-pub(super) fn acknowledge_because(first: u8, packet_id: u16, reason: u8) -> Vec<u8> {
+pub(crate) fn acknowledge_because(first: u8, packet_id: u16, reason: u8) -> Vec<u8> {
     let [high, low] = packet_id.to_be_bytes();
     packet(first, &[high, low, reason])
 }
 
 /// First byte, remaining length, and the rest.
-pub(super) fn packet(first: u8, body: &[u8]) -> Vec<u8> {
+pub(crate) fn packet(first: u8, body: &[u8]) -> Vec<u8> {
     [&[first], &variable(body.len())[..], body].concat()
 }
 
 /// Bytes with a two-byte length before them.
-pub(super) fn string(text: impl AsRef<[u8]>) -> Vec<u8> {
+pub(crate) fn string(text: impl AsRef<[u8]>) -> Vec<u8> {
     let text = text.as_ref();
     [&(text.len() as u16).to_be_bytes(), text].concat()
 }
 
 /// A User Property.
-pub(super) fn user_property(name: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Vec<u8> {
+pub(crate) fn user_property(name: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Vec<u8> {
     [&[property::USER], &string(name)[..], &string(value)].concat()
 }
 
@@ -222,7 +222,7 @@ fn prefixed(properties: &[u8]) -> Vec<u8> {
 }
 
 /// A variable byte integer (section 1.5.5).
-pub(super) fn variable(mut value: usize) -> Vec<u8> {
+pub(crate) fn variable(mut value: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     while value > 0x7F {
         bytes.push((value & 0x7F) as u8 | 0x80);

@@ -8,7 +8,7 @@ use crate::topic::{Topic, TopicFilter};
 
 /// What has to survive a restart. A broker restored from all changes, in order, equals the one that made them.
 ///
-/// The changes of one [`Input`] belong into one transaction.
+/// The changes of one [`Input`](super::Input) belong into one transaction.
 #[derive(Debug, Clone, PartialEq)]
 #[expect(missing_docs, reason = "a variant says what its fields are; their types say the rest")]
 pub enum Change {

@@ -18,15 +18,15 @@ pub enum Effect {
     /// Send the same PUBLISH to several connections. It rests on nothing. Stands for a [`Effect::Send`] to each, in order.
     FanOut(Box<FanOut>),
     /// Close a connection once what was sent before has left. A 5.0 client is told `reason` in a DISCONNECT. The broker
-    /// has forgotten the connection; no [`Input::ConnectionLost`] is needed, and one does no harm.
+    /// has forgotten the connection; no [`Input::ConnectionLost`](super::Input::ConnectionLost) is needed, and one does no harm.
     Close { connection: ConnectionId, after: ChangeNumber, reason: ReasonCode },
-    /// The batch for a plugin that asked with [`Input::TakeEvents`]; never empty.
+    /// The batch for a plugin that asked with [`Input::TakeEvents`](super::Input::TakeEvents); never empty.
     Events { plugin: PluginName, events: Vec<InboxEvent> },
-    /// [`Input::CancelTake`] is done: no batch is out, and none comes until the next [`Input::TakeEvents`].
+    /// [`Input::CancelTake`](super::Input::CancelTake) is done: no batch is out, and none comes until the next [`Input::TakeEvents`](super::Input::TakeEvents).
     TakeCancelled { plugin: PluginName },
     /// Read entries of a client's durable queue: those behind `after`, in order, up to `max` of them and about `max_bytes` of
     /// [weight](Message::weight), one at the least. The read must see every change up to `change`. Answered by one
-    /// [`Input::Loaded`].
+    /// [`Input::Loaded`](super::Input::Loaded).
     Load { ticket: LoadTicket, session: SessionId, after: Sequence, max: usize, max_bytes: usize, change: ChangeNumber },
     /// A settlement is complete once `after` is durable.
     Settled { plugin: PluginName, after: ChangeNumber },

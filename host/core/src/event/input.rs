@@ -39,17 +39,17 @@ pub enum Input {
     /// A plugin is removed with its inbox, its dead letters and its state.
     RemovePlugin { plugin: PluginName },
     /// A plugin is idle and takes up to `max` events, now or as soon as there are some; answered by one
-    /// [`Effect::Events`]. At most one batch of a plugin is out at a time.
+    /// [`Effect::Events`](super::Effect::Events). At most one batch of a plugin is out at a time.
     TakeEvents { plugin: PluginName, max: usize },
     /// A plugin no longer wants what [`Input::TakeEvents`] asked for (it is being swapped or paused); answered by one
-    /// [`Effect::TakeCancelled`] unless a batch is already out.
+    /// [`Effect::TakeCancelled`](super::Effect::TakeCancelled) unless a batch is already out.
     CancelTake { plugin: PluginName },
     /// A plugin handled the batch that is out; state, publishes and acknowledgements are one transaction. Ignored, without
     /// an effect, where no batch is out or the plugin is gone.
     Settle { plugin: PluginName, settlement: Box<Settlement> },
     /// The batch that is out was not handled (the call was interrupted by a swap): its events go back, untouched.
     ReturnEvents { plugin: PluginName },
-    /// What [`Effect::Load`] asked for: the next entries of the queue, in order; an empty list where there are no more,
+    /// What [`Effect::Load`](super::Effect::Load) asked for: the next entries of the queue, in order; an empty list where there are no more,
     /// `None` where they cannot be read.
     Loaded { ticket: LoadTicket, entries: Option<Vec<LoadedEntry>> },
     /// Changes cannot be made durable at present. From now on what needs to be durable is refused.

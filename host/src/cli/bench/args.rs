@@ -111,6 +111,9 @@ struct Load {
     /// Process of the broker on this machine, for its CPU time and memory
     #[arg(long, value_name = "PID")]
     broker_pid: Option<u32>,
+    /// Subscribers have durable sessions, so that every message at QoS 1 and 2 is on disk before it is acknowledged
+    #[arg(long)]
+    durable: bool,
     /// Print one JSON object on one line
     #[arg(long)]
     json: bool,
@@ -141,6 +144,8 @@ pub(super) struct Plan {
     pub(super) rate: Option<f64>,
     /// How long to measure.
     pub(super) extent: Extent,
+    /// Whether subscribers have durable sessions.
+    pub(super) durable: bool,
     /// Load before measuring.
     pub(super) warm_up: Duration,
     /// The broker's process.
@@ -216,6 +221,7 @@ impl BenchArgs {
             window: if load.rate.is_some() { OPEN_LOOP_WINDOW } else { load.window },
             rate: load.rate,
             extent: load.count.map_or(Extent::Time(Duration::from_secs_f64(load.seconds)), Extent::Messages),
+            durable: load.durable,
             warm_up: Duration::from_secs_f64(load.warm_up),
             broker_pid: load.broker_pid,
         })

@@ -35,11 +35,16 @@ pub(super) struct Socket {
 
 impl Socket {
     /// Connects and waits for CONNACK.
-    pub(super) async fn connect(address: &str, protocol: Protocol, client_id: &str) -> anyhow::Result<Self> {
+    pub(super) async fn connect(
+        address: &str,
+        protocol: Protocol,
+        client_id: &str,
+        durable: bool,
+    ) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(address).await.with_context(|| format!("connect to {address}"))?;
         stream.set_nodelay(true)?;
         let mut socket = Self { stream, protocol, torn: Vec::new(), output: Vec::new(), receive_maximum: u16::MAX };
-        match socket.ask(&wire::connect(protocol, client_id)).await? {
+        match socket.ask(&wire::connect(protocol, client_id, durable)).await? {
             (0x20, 0) => Ok(socket),
             (0x20, code) => bail!("connect to {address}: refused by the broker (0x{code:02x})"),
             (_, _) => bail!("connect to {address}: the broker sent something else than CONNACK"),

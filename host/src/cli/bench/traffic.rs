@@ -219,7 +219,8 @@ pub(super) async fn run(mut plan: Plan) -> anyhow::Result<Results> {
     if let Some(pid) = plan.broker_pid {
         ensure!(process::cpu_time(&pid.to_string()).is_some(), "there is no process {pid} in /proc");
     }
-    let mut sockets = connect(&plan).await?;
+    let name = format!("vespiary-bench-{:08x}", fastrand::u32(..));
+    let mut sockets = connect(&plan, &name).await?;
     let publishing = sockets.split_off(plan.filters.len());
     if plan.qos != Qos::AtMostOnce {
         let taken = publishing.iter().map(|socket| u32::from(socket.receive_maximum)).min();
@@ -236,8 +237,21 @@ pub(super) async fn run(mut plan: Plan) -> anyhow::Result<Results> {
     if let Some(rate) = rate {
         watch(&traffic, pace(Rc::clone(&traffic), rate));
     }
+    let plan = traffic.borrow().plan.clone();
     let mut course = Course { traffic, shown: Instant::now(), progress: (Instant::now(), 0) };
-    course.follow().await
+    let results = course.follow().await;
+    if plan.durable {
+        end_sessions(&plan, &name).await?;
+    }
+    results
+}
+
+/// Takes the place of each subscriber with a session that ends, so that nothing is left at the broker.
+async fn end_sessions(plan: &Plan, name: &str) -> anyhow::Result<()> {
+    for number in 0..plan.filters.len() {
+        Socket::connect(&plan.address, plan.protocol, &format!("{name}-{number}"), false).await?;
+    }
+    Ok(())
 }
 
 /// Runs a task; its failure is the run's.
@@ -251,12 +265,12 @@ fn watch(traffic: &Rc<RefCell<Traffic>>, task: impl Future<Output = anyhow::Resu
 }
 
 /// Subscribers first, so that nothing is published that they miss.
-async fn connect(plan: &Plan) -> anyhow::Result<Vec<Socket>> {
-    let name = format!("vespiary-bench-{:08x}", fastrand::u32(..));
+async fn connect(plan: &Plan, name: &str) -> anyhow::Result<Vec<Socket>> {
     let mut sockets = Vec::new();
     let total = plan.filters.len() + plan.publishers;
     for number in 0..total {
-        let connected = Socket::connect(&plan.address, plan.protocol, &format!("{name}-{number}")).await;
+        let durable = plan.durable && number < plan.filters.len();
+        let connected = Socket::connect(&plan.address, plan.protocol, &format!("{name}-{number}"), durable).await;
         let mut socket = connected.with_context(|| format!("connection {} of {total}", number + 1))?;
         if let Some(filter) = plan.filters.get(number) {
             socket.subscribe(filter, plan.qos).await?;

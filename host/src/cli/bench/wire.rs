@@ -162,17 +162,21 @@ fn put_text(output: &mut Vec<u8>, text: &str) {
     output.extend_from_slice(text.as_bytes());
 }
 
-/// CONNECT: clean, and with a keep-alive far longer than the generator is ever silent.
-pub(super) fn connect(protocol: Protocol, client_id: &str) -> Vec<u8> {
+/// CONNECT, with a keep-alive far longer than the generator is ever silent. The session begins anew, and is durable or
+/// ends with the connection.
+pub(super) fn connect(protocol: Protocol, client_id: &str, durable: bool) -> Vec<u8> {
+    let properties: &[u8] = match protocol {
+        Protocol::V3 => &[],
+        Protocol::V5 if durable => &[5, 0x11, 0, 0, 0x0E, 0x10], // Session Expiry Interval: an hour
+        Protocol::V5 => &[0],
+    };
+    let clean = if protocol == Protocol::V3 && durable { 0 } else { 0x02 };
     let mut output = vec![0x10];
-    let v5 = protocol == Protocol::V5;
-    put_variable_length(&mut output, 10 + usize::from(v5) + 2 + client_id.len());
+    put_variable_length(&mut output, 10 + properties.len() + 2 + client_id.len());
     put_text(&mut output, "MQTT");
-    output.extend_from_slice(&[if v5 { 5 } else { 4 }, 0x02]);
+    output.extend_from_slice(&[if protocol == Protocol::V5 { 5 } else { 4 }, clean]);
     output.extend_from_slice(&3600_u16.to_be_bytes());
-    if v5 {
-        output.push(0);
-    }
+    output.extend_from_slice(properties);
     put_text(&mut output, client_id);
     output
 }

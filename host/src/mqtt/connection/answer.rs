@@ -93,6 +93,7 @@ impl Connection {
     fn let_in(self: &Rc<Self>, worker: &Worker, after: ChangeNumber, announcement: Announcement) {
         let protocol = self.protocol();
         if self.stage_if_it_fits(worker, after, |out| encode::connack(protocol, announcement, out)) {
+            self.outgoing.borrow_mut().note_connack();
             self.phase.set(Phase::Open);
         } else {
             worker.push(Input::ConnectionLost { connection: self.id });

@@ -91,10 +91,15 @@ impl Publishes {
         out: &mut Vec<u8>,
     ) {
         let index = self.form(delivery, protocol);
+        self.append_form(index, delivery.dup, packet_id, out);
+    }
+
+    /// Appends a delivery in a form that was [found](Self::form) and whose message is still the one last seen.
+    pub(in crate::mqtt) fn append_form(&self, index: usize, dup: bool, packet_id: Option<PacketId>, out: &mut Vec<u8>) {
         let form = &self.forms[index];
         let start = out.len();
         out.extend_from_slice(&self.bytes[form.start..form.end]);
-        if delivery.dup {
+        if dup {
             out[start] |= 0x08;
         }
         if let Some(packet_id) = packet_id {
@@ -145,7 +150,7 @@ impl Publishes {
     }
 
     /// The index of the form in which a delivery is sent, encoded if it is the first.
-    fn form(&mut self, delivery: &Delivery, protocol: Protocol) -> usize {
+    pub(in crate::mqtt) fn form(&mut self, delivery: &Delivery, protocol: Protocol) -> usize {
         if !self.message.as_ref().is_some_and(|message| Arc::ptr_eq(message, &delivery.message)) {
             self.message = Some(delivery.message.clone());
             self.forms.clear();

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::mqtt::authentication::{Answer, Claim, Exchange, Method, Outcome};
+use crate::store::testing::Disk;
 use vespiary_core::event::ReasonCode;
 
 /// The client answers with the challenge backwards. Its answers come from another thread.
@@ -309,6 +310,26 @@ fn an_auth_that_does_not_fit_is_not_sent() {
     client.send(&connect_with("me", &[&[0x27, 0, 0, 0, 20][..], &properties("backwards", None)].concat()));
     client.expect(&[0x20, 3, 0, 0x95, 0]);
     client.expect_end();
+}
+
+/// [MQTT-3.14.0-1]
+#[test]
+fn who_has_authenticated_and_cannot_be_let_in_is_refused_by_connack() {
+    let disk = Disk::new();
+    let directory = tempfile::tempdir().unwrap();
+    let opened = disk.open(directory.path());
+    let served = served_by(directory, opened, 1, options(), Limits::default());
+    let mut client = served.socket();
+    // With a session that is to be kept.
+    client.send(&connect_with("me", &[&[0x11, 0, 0, 0, 9][..], &properties("backwards", None)].concat()));
+    client.expect(&auth(0x18, "backwards", Some(b"me nobody")));
+    disk.fail_after(0);
+    client.send(&auth(0x18, "backwards", Some(b"ydobon em")));
+    let connack = client.packet();
+    assert_eq!((connack[0], connack[2], connack[3]), (0x20, 0, 0x89), "{connack:02x?}");
+    client.expect_end();
+    assert_eq!(served.counters.storage_failures.value(), 1);
+    disk.mend();
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The real workers and the real store behind real sockets, driven with bytes written by hand.
 
+mod failing;
 mod opening;
 mod publishing;
 
@@ -23,7 +24,7 @@ use vespiary_core::{Broker, Limits};
 
 use super::{Counters, MqttOptions, ServeError, serve};
 use crate::driver::Driver;
-use crate::store::{Store, StoreOptions};
+use crate::store::{Opened, Store, StoreOptions};
 
 /// Longest that a test waits for bytes that are to come.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -45,6 +46,17 @@ fn served() -> Served {
 fn served_with(workers: usize, options: MqttOptions, limits: Limits) -> Served {
     let directory = tempfile::tempdir().unwrap();
     let opened = Store::open(directory.path(), &StoreOptions::default()).unwrap();
+    served_by(directory, opened, workers, options, limits)
+}
+
+/// The same with a store that is open already, and its directory.
+fn served_by(
+    directory: tempfile::TempDir,
+    opened: Opened,
+    workers: usize,
+    options: MqttOptions,
+    limits: Limits,
+) -> Served {
     let broker = Broker::restore(limits.clone(), 1, opened.changes);
     let driver = Arc::new(Driver::new(broker, limits, opened.store, workers, Box::new(|_| {})));
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -2,7 +2,7 @@
 
 use vespiary_core::event::ReasonCode;
 
-use super::once;
+use super::properties::{Place, Properties, Property, Value};
 use crate::mqtt::frame::{Fields, Frame};
 
 /// AUTH, understood.
@@ -34,21 +34,16 @@ pub(in crate::mqtt) fn auth(frame: Frame<'_>) -> Result<Auth<'_>, ReasonCode> {
         0x19 => AuthStep::Reauthenticate,
         _ => return Err(ReasonCode::ProtocolError),
     };
-    let mut properties = fields.properties()?;
+    let properties = Properties::next(Place::Auth, &mut fields)?;
     if !fields.is_empty() {
         return Err(ReasonCode::MalformedPacket);
     }
-    let (mut method, mut data, mut text) = (None, None, None);
-    while !properties.is_empty() {
-        match properties.byte()? {
-            0x15 => once(&mut method, properties.string()?)?,
-            0x16 => once(&mut data, properties.binary()?)?,
-            0x1F => once(&mut text, properties.string()?)?,
-            0x26 => {
-                properties.string()?;
-                properties.string()?;
-            }
-            _ => return Err(ReasonCode::MalformedPacket), // section 2.2.2.2
+    let (mut method, mut data) = (None, None);
+    for property in properties {
+        match property? {
+            (Property::AuthenticationMethod, Value::Text(text)) => method = Some(text),
+            (Property::AuthenticationData, Value::Binary(bytes)) => data = Some(bytes),
+            _ => {}
         }
     }
     // The method may not be left out (section 3.15.2.2.2).

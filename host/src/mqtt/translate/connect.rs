@@ -10,6 +10,7 @@ use vespiary_core::event::{Connect, ConnectionId, Protocol, ReasonCode, Will};
 use vespiary_core::message::MessageProperties;
 use vespiary_core::{Message, Timestamp, Topic};
 
+use super::properties::{Place, Properties, Property, Value};
 use super::publish::check_payload;
 use super::{Inbound, Quota, decode_v3, decode_v5, quality, response_topic, topic_reason, without_nul};
 use crate::mqtt::frame::{Fields, Frame, PacketType};
@@ -202,7 +203,7 @@ fn accept(
 }
 
 fn understand_v3(frame: Frame<'_>, now: Timestamp) -> Result<Client, ReasonCode> {
-    check_layout(frame.body, Protocol::V3)?;
+    check_layout(frame.body, Protocol::V3, &mut Announced::default())?;
     let v3::codec::Packet::Connect(packet) = decode_v3(frame)? else { return Err(ReasonCode::MalformedPacket) };
     let client_id = client_id(without_nul(&packet.client_id)?)?;
     if let Some(name) = &packet.username {
@@ -244,18 +245,36 @@ fn understand_v3(frame: Frame<'_>, now: Timestamp) -> Result<Client, ReasonCode>
 }
 
 fn understand_v5(frame: Frame<'_>, now: Timestamp) -> Result<Client, Refusal> {
-    let malformed = |reason| Refusal::told(Protocol::V5, reason);
-    check_layout(frame.body, Protocol::V5).map_err(malformed)?;
-    let v5::codec::Packet::Connect(packet) = decode_v5(frame).map_err(malformed)? else {
-        return Err(malformed(ReasonCode::MalformedPacket));
-    };
-    let maximum_packet_size = packet.max_packet_size.map(std::num::NonZeroU32::get);
-    let wants_problem_information = names_problem_information(frame.body);
-    understand_v5_identity(&packet, wants_problem_information, now).map_err(|reason| Refusal::Told {
-        protocol: Protocol::V5,
-        reason,
-        maximum_packet_size,
-    })
+    let mut announced = Announced::default();
+    let client = check_layout(frame.body, Protocol::V5, &mut announced).and_then(|()| {
+        let v5::codec::Packet::Connect(packet) = decode_v5(frame)? else { return Err(ReasonCode::MalformedPacket) };
+        understand_v5_identity(&packet, announced.problem_information, now)
+    });
+    // What came before the mistake holds for the answer to it, too [MQTT-3.1.2-24].
+    let maximum_packet_size = announced.maximum_packet_size;
+    client.map_err(|reason| Refusal::Told { protocol: Protocol::V5, reason, maximum_packet_size })
+}
+
+/// What properties of CONNECT say that the codec does not, or not where the packet is refused.
+#[derive(Debug, Default)]
+struct Announced {
+    /// Maximum Packet Size.
+    maximum_packet_size: Option<u32>,
+    /// Whether Request Problem Information is there, whatever it says.
+    problem_information: bool,
+}
+
+impl Announced {
+    fn read(&mut self, properties: Properties<'_>) -> Result<(), ReasonCode> {
+        for property in properties {
+            match property? {
+                (Property::MaximumPacketSize, Value::Number(bytes)) => self.maximum_packet_size = Some(bytes),
+                (Property::RequestProblemInformation, _) => self.problem_information = true,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The method by which a client wants to authenticate. Data without one is a protocol error (section 3.1.2.11.10).
@@ -268,29 +287,6 @@ fn authentication(packet: &v5::codec::Connect) -> Result<Option<AuthenticationRe
         user_name: packet.username.as_ref().map(|name| name[..].into()),
         data: packet.auth_data.as_ref().map(|data| data[..].into()),
     }))
-}
-
-/// Whether Request Problem Information is among the properties, which the codec does not tell from its absence.
-fn names_problem_information(body: &[u8]) -> bool {
-    let mut fields = Fields::new(body);
-    // Protocol name and level, flags, keep alive.
-    let properties = fields.take(10).and_then(|_| fields.properties());
-    let Ok(mut properties) = properties else { return false };
-    while let Ok(property) = properties.byte() {
-        let skipped = match property {
-            0x17 => return true,
-            0x11 | 0x27 => properties.take(4),
-            0x21 | 0x22 => properties.take(2),
-            0x19 => properties.take(1),
-            0x15 | 0x16 => properties.binary(),
-            0x26 => properties.binary().and_then(|_| properties.binary()),
-            _ => return false,
-        };
-        if skipped.is_err() {
-            return false;
-        }
-    }
-    false
 }
 
 fn understand_v5_identity(
@@ -359,9 +355,9 @@ fn will_v5(will: &v5::codec::LastWill, client_id: &Arc<str>, now: Timestamp) -> 
     })
 }
 
-/// Walks the payload of a CONNECT, since the codec neither looks at flags that contradict each other nor at bytes behind
-/// the last field.
-fn check_layout(body: &[u8], protocol: Protocol) -> Result<(), ReasonCode> {
+/// Walks a CONNECT, since the codec neither looks at flags that contradict each other nor at bytes behind the last field,
+/// and has one error for all properties.
+fn check_layout(body: &[u8], protocol: Protocol, announced: &mut Announced) -> Result<(), ReasonCode> {
     let mut fields = Fields::new(body);
     fields.binary()?; // protocol name
     fields.byte()?; // protocol level
@@ -377,12 +373,12 @@ fn check_layout(body: &[u8], protocol: Protocol) -> Result<(), ReasonCode> {
         return Err(ReasonCode::MalformedPacket);
     }
     if protocol == Protocol::V5 {
-        fields.properties()?;
+        announced.read(Properties::next(Place::Connect, &mut fields)?)?;
     }
     fields.binary()?; // client identifier
     if will {
         if protocol == Protocol::V5 {
-            fields.properties()?;
+            Properties::next(Place::Will, &mut fields)?.check()?;
         }
         fields.binary()?; // topic
         fields.binary()?; // payload

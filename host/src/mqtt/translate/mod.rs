@@ -9,6 +9,7 @@
 
 mod authenticate;
 mod connect;
+mod properties;
 mod publish;
 mod quota;
 mod subscribe;
@@ -26,6 +27,7 @@ use vespiary_core::{Input, Qos, Timestamp, Topic};
 
 pub(super) use self::authenticate::{AuthStep, auth};
 pub(super) use self::connect::{Accepted, ConnectOptions, ProblemInformation, Refusal, connect};
+use self::properties::{Place, Properties};
 use self::quota::Quota;
 use super::frame::{Fields, Frame, PacketType};
 use crate::config::Filter;
@@ -139,7 +141,7 @@ impl Inbound {
         if self.protocol == Protocol::V5 && !fields.is_empty() {
             reason = acknowledge_reason(step, fields.byte()?)?;
             if !fields.is_empty() {
-                check_reason_properties(fields.properties()?)?;
+                Properties::next(Place::Acknowledgement, &mut fields)?.check()?;
             }
         }
         if !fields.is_empty() {
@@ -157,6 +159,7 @@ impl Inbound {
             }
             Protocol::V3 => Err(ReasonCode::MalformedPacket),
             Protocol::V5 => {
+                check_disconnect(frame.body)?;
                 let v5::codec::Packet::Disconnect(packet) = decode_v5(frame)? else {
                     return Err(ReasonCode::MalformedPacket);
                 };
@@ -198,6 +201,15 @@ impl Inbound {
     }
 }
 
+/// Walks a DISCONNECT: a reason, and properties, either of which may be left out (section 3.14.2).
+fn check_disconnect(body: &[u8]) -> Result<(), ReasonCode> {
+    let mut fields = Fields::new(body.get(1..).unwrap_or_default());
+    if !fields.is_empty() {
+        Properties::next(Place::Disconnect, &mut fields)?.check()?;
+    }
+    if fields.is_empty() { Ok(()) } else { Err(ReasonCode::MalformedPacket) }
+}
+
 /// Sets a property that may come only once (section 3.3.2.3: "It is a Protocol Error to include ... more than once").
 fn once<T>(property: &mut Option<T>, value: T) -> Result<(), ReasonCode> {
     match property.replace(value) {
@@ -227,26 +239,6 @@ fn acknowledge_reason(step: AcknowledgeStep, code: u8) -> Result<ReasonCode, Rea
         0x92 if !publishing => ReasonCode::PacketIdentifierNotFound,
         _ => return Err(ReasonCode::ProtocolError),
     })
-}
-
-/// Properties of which nothing is used: at most one Reason String, and User Properties.
-fn check_reason_properties(mut properties: Fields<'_>) -> Result<(), ReasonCode> {
-    let mut has_reason = false;
-    while !properties.is_empty() {
-        match properties.byte()? {
-            0x1F if has_reason => return Err(ReasonCode::ProtocolError),
-            0x1F => {
-                properties.string()?;
-                has_reason = true;
-            }
-            0x26 => {
-                properties.string()?;
-                properties.string()?;
-            }
-            _ => return Err(ReasonCode::MalformedPacket),
-        }
-    }
-    Ok(())
 }
 
 /// Decodes a 3.1.1 packet other than PUBLISH.

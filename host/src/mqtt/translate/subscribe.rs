@@ -12,6 +12,7 @@ use vespiary_core::event::{PacketId, Protocol, ReasonCode, RetainHandling, Subsc
 use vespiary_core::topic::InvalidTopic;
 use vespiary_core::{Input, TopicFilter};
 
+use super::properties::{Place, Properties};
 use super::{Inbound, Terms, Understood, decode_v3, decode_v5, quality};
 use crate::config::Filter;
 use crate::mqtt::frame::{Fields, Frame};
@@ -53,10 +54,15 @@ impl Inbound {
                 v3::codec::Packet::Unsubscribe { packet_id, topic_filters } => (packet_id, topic_filters),
                 _ => return Err(ReasonCode::MalformedPacket),
             },
-            Protocol::V5 => match decode_v5(frame)? {
-                v5::codec::Packet::Unsubscribe(packet) => (packet.packet_id, packet.topic_filters),
-                _ => return Err(ReasonCode::MalformedPacket),
-            },
+            Protocol::V5 => {
+                let mut fields = Fields::new(frame.body);
+                fields.two_bytes()?;
+                Properties::next(Place::Unsubscribe, &mut fields)?.check()?;
+                match decode_v5(frame)? {
+                    v5::codec::Packet::Unsubscribe(packet) => (packet.packet_id, packet.topic_filters),
+                    _ => return Err(ReasonCode::MalformedPacket),
+                }
+            }
         };
         // No filter at all [MQTT-3.10.3-2]; a filter that could never have been subscribed to.
         if filters.is_empty() {
@@ -69,12 +75,12 @@ impl Inbound {
     }
 }
 
-/// Checks the bits of the subscription options that the codec does not look at.
+/// Checks properties and the bits of the subscription options that the codec does not look at.
 fn check_options(body: &[u8], protocol: Protocol) -> Result<(), ReasonCode> {
     let mut fields = Fields::new(body);
     fields.two_bytes()?;
     if protocol == Protocol::V5 {
-        fields.properties()?;
+        Properties::next(Place::Subscribe, &mut fields)?.check()?;
     }
     while !fields.is_empty() {
         fields.binary()?;

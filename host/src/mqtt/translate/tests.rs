@@ -161,7 +161,7 @@ fn subscriptions_that_may_not_be_are_refused() {
             ("no filter", &[0x82, 3, 0, 1, 0], ProtocolError),
             ("reserved options", &[0x82, 7, 0, 1, 0, 0, 1, b'a', 0x40], MalformedPacket),
             ("retain handling 3", &[0x82, 7, 0, 1, 0, 0, 1, b'a', 0x30], ProtocolError),
-            ("subscription identifier 0", &[0x82, 9, 0, 1, 2, 0x0B, 0, 0, 1, b'a', 0], MalformedPacket),
+            ("subscription identifier 0", &[0x82, 9, 0, 1, 2, 0x0B, 0, 0, 1, b'a', 0], ProtocolError),
             ("no filter to unsubscribe from", &[0xA2, 3, 0, 1, 0], ProtocolError),
         ],
     );

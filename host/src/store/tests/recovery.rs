@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 
 use super::model::{Model, changes};
-use super::{entry, message, revision, state, wait, wait_until};
+use super::{entry, message, open, revision, state, wait, wait_until};
 use crate::store::testing::Disk;
 use crate::store::{Durability, Opened, Store, StoreError};
 use vespiary_core::event::{Change, ChangeNumber, PluginName, Sequence, SessionId};
@@ -191,6 +191,31 @@ fn a_disk_that_cannot_be_read_for_a_while_is_read_again_without_a_commit() {
 }
 
 #[test]
+fn a_snapshot_in_use_does_not_keep_the_file_from_being_opened_anew() {
+    let data = tempfile::tempdir().unwrap();
+    let store = open(data.path()).store;
+    let mut last = ChangeNumber(0);
+    let mut changes = group(1);
+    // More than one page, so that there is something left to read.
+    changes.extend((0..500).map(|number| state(1, &format!("key/{number:04}"), Some(&[7; 100]))));
+    wait(&store, commit(&store, &mut last, &changes));
+    store.close().unwrap();
+    drop(store);
+    let store = open(data.path()).store;
+    let snapshot = store.snapshot(SESSION).unwrap();
+    // As after a read that failed: the file is whole, and is opened anew all the same.
+    store.inner.committer.cannot_read();
+    wait_until(&store, is_failing);
+    assert!(store.check().is_err());
+    let mut last = ChangeNumber(0);
+    wait(&store, commit(&store, &mut last, &group(2)));
+    assert!(store.check().is_ok());
+    let error = snapshot.scan("key/", None, usize::MAX).expect_err("the snapshot is cut off");
+    assert!(matches!(error, StoreError::Closed { .. }), "{error}");
+    assert_eq!(store.snapshot(SESSION).unwrap().scan("key/", None, usize::MAX).unwrap().len(), 500);
+}
+
+#[test]
 fn closing_tries_once_more_and_says_what_is_lost() {
     for mended in [true, false] {
         let data = tempfile::tempdir().unwrap();
@@ -222,7 +247,8 @@ fn closing_tries_once_more_and_says_what_is_lost() {
 
 #[test]
 fn damage_ends_commits_for_good() {
-    let damages: [(&str, &dyn Fn(&Store, &Disk)); 3] = [
+    type Damage<'a> = (&'static str, &'a dyn Fn(&Store, &Disk));
+    let damages: [Damage<'_>; 3] = [
         ("invalid data", &|_, disk| disk.fail_with(0, ErrorKind::InvalidData)),
         ("row of table queue", &|store, _| {
             let damaged = store.read(|database| {
