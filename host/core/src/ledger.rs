@@ -113,7 +113,7 @@ impl Ledger {
         let queue = self.sessions.get(&session).map(|kept| &kept.queue);
         for (&sequence, (entry, released)) in queue.into_iter().flat_map(|queue| queue.range(after..)) {
             let Some((content, _)) = self.messages.get(&entry.message).filter(|_| sequence > after) else { continue };
-            if loaded.len() == max || bytes >= max_bytes {
+            if loaded.len() == max || (bytes >= max_bytes && !loaded.is_empty()) {
                 break;
             }
             bytes += content.weight();

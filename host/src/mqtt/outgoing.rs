@@ -278,7 +278,7 @@ mod tests {
     fn linked_frames_leave_in_their_place_whatever_the_socket_takes() {
         let mut rng = fastrand::Rng::with_seed(7);
         for _ in 0..200 {
-            let (mut outgoing, mut expected, mut left) = (Outgoing::default(), Vec::new(), Vec::new());
+            let (mut outgoing, mut expected, mut left) = (Outgoing::default(), Vec::<u8>::new(), Vec::<u8>::new());
             let mut given = 0;
             for step in 0..100_u8 {
                 match rng.u8(..) {

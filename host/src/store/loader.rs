@@ -310,7 +310,7 @@ impl<'a> Queues<'a> {
         let rows = self.queue.range((session, first)..=(session, u64::MAX));
         for row in rows.map_err(StoreError::database("read", path))? {
             let (key, value) = row.map_err(StoreError::database("read", path))?;
-            if entries.len() == request.max || bytes >= request.max_bytes {
+            if entries.len() == request.max || (bytes >= request.max_bytes && !entries.is_empty()) {
                 break;
             }
             let sequence = Sequence(key.value().1);

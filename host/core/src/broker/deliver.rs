@@ -108,6 +108,9 @@ impl Broker {
     }
 
     fn enqueue(&mut self, now: Timestamp, to: Addressee, parcel: &mut Parcel, effects: &mut Effects) {
+        if parcel.message.is_expired(now) {
+            return effects.drop_counted(DropReason::Expired, 1);
+        }
         let key = to.session;
         let durable = self.sessions[key].durable && to.qos != Qos::AtMostOnce;
         while self.queue_is_full(key, durable, parcel.weight)
