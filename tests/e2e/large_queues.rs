@@ -136,18 +136,17 @@ fn what_a_session_leaves_to_its_group_comes_once_across_kills_while_it_is_handed
     // The session expires while the broker is down, so each start goes on with handing on.
     std::thread::sleep(Duration::from_millis(1_100));
 
-    let mut lives = 0;
     for _ in 0..KILLS {
         let broker = start(&data, config)?;
         // What has been handed on, and what has not, is one and the same number at any time.
         ensure!(queued(&broker)? == publisher.sent.len());
-        std::thread::sleep(Duration::from_millis(fastrand::u64(1..60)));
-        let changes = broker.status()?["store"]["changes"].as_u64().context("no changes")?;
-        lives += usize::from(changes > 20);
+        // Each message makes two changes, so all of this is less than there is to do.
+        let changes = fastrand::u64(10..250);
+        eventually("some are handed on", || {
+            Ok(broker.status()?["store"]["changes"].as_u64().context("no changes")? >= changes)
+        })?;
         broker.kill()?;
     }
-    println!("{lives} of {KILLS} lives handed something on");
-    ensure!(lives >= 2, "no kill came in the middle of it");
     let broker = start(&data, config)?;
     ensure!(queued(&broker)? == publisher.sent.len());
     stays.connect(broker.mqtt)?;

@@ -46,7 +46,7 @@ pub(crate) struct Client {
     connections: u32,
     /// Whether the broker has promised to keep this session with its subscriptions.
     kept: bool,
-    /// When its last connection ended.
+    /// When its last connection ended on which it was let in.
     left: Option<Instant>,
     /// Since when a broker that runs, or ran, knows this; none if it died with the connection.
     missed: Option<Instant>,
@@ -92,6 +92,8 @@ struct Link {
     unread: Vec<u8>,
     /// Bytes that the socket did not take yet.
     unsent: Vec<u8>,
+    /// When CONNECT was made.
+    begun: Instant,
     /// Whether CONNACK has come.
     established: bool,
     /// Acknowledgements to be sent, in order; with the identifier that each of them gives back to the broker.
@@ -142,6 +144,7 @@ impl Client {
             stream,
             unread: Vec::new(),
             unsent: connect.bytes(),
+            begun: Instant::now(),
             established: false,
             owed: VecDeque::new(),
             paid: Instant::now(),
@@ -172,17 +175,22 @@ impl Client {
         if let Some(link) = &mut self.link {
             link.read();
             self.understand_all().with_context(|| format!("client {}, after the kill", self.role.name))?;
-            self.cut();
-            (self.left, self.missed) = (Some(died), None);
+            self.leave(died);
+            self.missed = None;
         }
         Ok(())
     }
 
     /// Gives up the connection as it is.
     pub(crate) fn cut(&mut self) {
-        if self.link.take().is_some() {
-            self.left = Some(Instant::now());
-            self.missed = self.left;
+        self.leave(Instant::now());
+    }
+
+    fn leave(&mut self, at: Instant) {
+        if let Some(link) = self.link.take() {
+            // Who was not let in may have been away all the time.
+            self.left = if link.established { Some(at) } else { self.left };
+            self.missed = Some(at);
         }
     }
 
@@ -313,8 +321,10 @@ impl Client {
 
     /// A session that was kept is there, unless it has expired, and then it is not.
     fn check_presence(&self, present: bool) -> Result<()> {
-        let [away, missed] =
-            [self.left, self.missed].map(|since| since.map_or(Duration::ZERO, |since| since.elapsed()));
+        // At the most when the broker looked, and at the least.
+        let away = self.left.map_or(Duration::ZERO, |left| left.elapsed());
+        let begun = self.link.as_ref().map_or_else(Instant::now, |link| link.begun);
+        let missed = self.missed.map_or(Duration::ZERO, |missed| begun.saturating_duration_since(missed));
         let expiry = self.role.expiry_s.map(|seconds| Duration::from_secs(seconds.into()));
         let margin = Duration::from_secs(1);
         ensure!(present || !self.kept || expiry.is_some_and(|expiry| away > expiry), "the session is gone");
