@@ -77,36 +77,28 @@ const RECEIVE_MAXIMUM: u16 = 10;
 fn twenty_thousand_messages_come_in_order_to_a_client_that_takes_ten_at_a_time_across_a_kill() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let data = directory.path().join("data");
-    let role = |name, level, filters, pause| {
-        let (expiry_s, away) = (None, 0);
-        StrictClient::new(Role { name, level, filters, receive_maximum: RECEIVE_MAXIMUM, expiry_s, pause, away })
-    };
-    let mut reader = role("reader", 5, &[("t/#", 2)], Duration::from_millis(2));
-    let mut publisher = role("publisher", 4, &[], Duration::ZERO);
+    let mut publisher = StrictClient::new(PUBLISHER);
+    let mut reader = StrictClient::new(Role {
+        name: "reader",
+        filters: &[("t/#", 2)],
+        receive_maximum: RECEIVE_MAXIMUM,
+        pause: Duration::from_millis(2),
+        ..PUBLISHER
+    });
     let broker = start(&data, "")?;
     reader.connect(broker.mqtt)?;
     turn_until(&mut reader, |client| client.is_ready())?;
     reader.cut();
-    publisher.connect(broker.mqtt)?;
-    turn_until(&mut publisher, |client| {
-        if client.sent.len() < LONG_QUEUE {
-            client.publish(|number| Message {
-                number: Number { publisher: 0, number },
-                topic: format!("t/{}", number % 3),
-                qos: 1 + (number / 3 % 2) as u8,
-                retain: false,
-            });
-        }
-        client.sent.len() >= LONG_QUEUE && client.is_done()
-    })?;
+    publish_mixed(&mut publisher, &broker, "t", LONG_QUEUE)?;
     ensure!(queued(&broker)? == publisher.sent.len());
 
     reader.connect(broker.mqtt)?;
     turn_until(&mut reader, |client| client.deliveries.len() > 200)?;
     reader.hurried = true;
     turn_until(&mut reader, |client| client.deliveries.len() > LONG_QUEUE / 2)?;
+    let died = Instant::now();
     broker.kill()?;
-    reader.bury()?;
+    reader.bury(died)?;
     let broker = start(&data, "")?;
     reader.connect(broker.mqtt)?;
     turn_until(&mut reader, |client| client.is_done() && queued(&broker).is_ok_and(|count| count == 0))?;
@@ -116,6 +108,52 @@ fn twenty_thousand_messages_come_in_order_to_a_client_that_takes_ten_at_a_time_a
     println!("{} messages, of which {again} came again", publisher.sent.len());
     ensure!(again <= usize::from(RECEIVE_MAXIMUM), "{again} messages came again");
     Ok(())
+}
+
+/// Messages that wait for a group of two, one half for each.
+const LEFT_BEHIND: usize = 4_000;
+/// Times the broker is killed while one half is handed on.
+const KILLS: usize = 8;
+
+#[test]
+fn what_a_session_leaves_to_its_group_comes_once_across_kills_while_it_is_handed_on() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let data = directory.path().join("data");
+    // So little is read back at a time that handing on takes many commits.
+    let config = "[limits]\nwindow_messages = 4\n";
+    let member = Role { filters: &[("$share/crew/g/+", 2)], ..PUBLISHER };
+    let mut publisher = StrictClient::new(PUBLISHER);
+    let mut stays = StrictClient::new(Role { name: "stays", ..member });
+    let mut ends = StrictClient::new(Role { name: "ends", expiry_s: Some(1), ..member });
+    let broker = start(&data, config)?;
+    for member in [&mut stays, &mut ends] {
+        member.connect(broker.mqtt)?;
+        turn_until(member, |member| member.is_ready())?;
+    }
+    drop((ends, stays.cut()));
+    publish_mixed(&mut publisher, &broker, "g", LEFT_BEHIND)?;
+    broker.kill()?;
+    // The session expires while the broker is down, so each start goes on with handing on.
+    std::thread::sleep(Duration::from_millis(1_100));
+
+    for _ in 0..KILLS {
+        let broker = start(&data, config)?;
+        // What has been handed on, and what has not, is one and the same number at any time.
+        ensure!(queued(&broker)? == publisher.sent.len());
+        // Each message makes two changes, so all of this is less than there is to do.
+        let changes = fastrand::u64(10..250);
+        eventually("some are handed on", || {
+            Ok(broker.status()?["store"]["changes"].as_u64().context("no changes")? >= changes)
+        })?;
+        broker.kill()?;
+    }
+    let broker = start(&data, config)?;
+    ensure!(queued(&broker)? == publisher.sent.len());
+    stays.connect(broker.mqtt)?;
+    turn_until(&mut stays, |client| client.is_done() && queued(&broker).is_ok_and(|count| count == 0))?;
+    ensure!(stays.deliveries.len() == publisher.sent.len(), "{} came", stays.deliveries.len());
+    verdict::check(from_ref(&publisher), &[], from_ref(&stays))?;
+    eventually("nothing is left on disk", || Ok(stored(&broker)? == 0))
 }
 
 #[test]
@@ -190,6 +228,33 @@ fn publish_all(publisher: &mut Client, messages: impl Iterator<Item = (String, V
         }
     }
     Ok(())
+}
+
+/// A client without subscriptions.
+const PUBLISHER: Role = Role {
+    name: "publisher",
+    level: 5,
+    filters: &[],
+    receive_maximum: u16::MAX,
+    expiry_s: None,
+    pause: Duration::ZERO,
+    away: 0,
+};
+
+/// Publishes messages of both QoS to topics below `root`, and completes them.
+fn publish_mixed(publisher: &mut StrictClient, broker: &Broker, root: &str, count: usize) -> Result<()> {
+    publisher.connect(broker.mqtt)?;
+    turn_until(publisher, |client| {
+        if client.sent.len() < count {
+            client.publish(|number| Message {
+                number: Number { publisher: 0, number },
+                topic: format!("{root}/{}", number % 3),
+                qos: 1 + (number / 3 % 2) as u8,
+                retain: false,
+            });
+        }
+        client.sent.len() >= count && client.is_done()
+    })
 }
 
 /// Does what `client` can do until it is as `condition` says.

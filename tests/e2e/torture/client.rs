@@ -42,9 +42,11 @@ pub(crate) struct Role {
 pub(crate) struct Client {
     pub(crate) role: Role,
     link: Option<Link>,
+    /// How often it connected.
+    connections: u32,
     /// Whether the broker has promised to keep this session with its subscriptions.
     kept: bool,
-    /// When its last connection ended.
+    /// When its last connection ended on which it was let in.
     left: Option<Instant>,
     /// Since when a broker that runs, or ran, knows this; none if it died with the connection.
     missed: Option<Instant>,
@@ -71,6 +73,8 @@ pub(crate) struct Delivery {
     pub(crate) number: Number,
     pub(crate) qos: u8,
     pub(crate) dup: bool,
+    /// The client's connection on which it came, from 1.
+    pub(crate) connection: u32,
 }
 
 struct Outgoing {
@@ -88,6 +92,8 @@ struct Link {
     unread: Vec<u8>,
     /// Bytes that the socket did not take yet.
     unsent: Vec<u8>,
+    /// When CONNECT was made.
+    begun: Instant,
     /// Whether CONNACK has come.
     established: bool,
     /// Acknowledgements to be sent, in order; with the identifier that each of them gives back to the broker.
@@ -104,6 +110,7 @@ impl Client {
         Self {
             role,
             link: None,
+            connections: 0,
             kept: false,
             left: None,
             missed: None,
@@ -132,10 +139,12 @@ impl Client {
                 .property(property::SESSION_EXPIRY, &expiry_s)
                 .property(property::RECEIVE_MAXIMUM, &receive_maximum);
         }
+        self.connections += 1;
         self.link = Some(Link {
             stream,
             unread: Vec::new(),
             unsent: connect.bytes(),
+            begun: Instant::now(),
             established: false,
             owed: VecDeque::new(),
             paid: Instant::now(),
@@ -161,12 +170,12 @@ impl Client {
         Ok(came || worked || sent)
     }
 
-    /// The broker is dead: takes what it had sent before, and gives up the connection.
-    pub(crate) fn bury(&mut self) -> Result<()> {
+    /// The broker is dead, and began to die then: takes what it had sent before, and gives up the connection.
+    pub(crate) fn bury(&mut self, died: Instant) -> Result<()> {
         if let Some(link) = &mut self.link {
             link.read();
             self.understand_all().with_context(|| format!("client {}, after the kill", self.role.name))?;
-            self.cut();
+            self.leave(died);
             self.missed = None;
         }
         Ok(())
@@ -174,9 +183,14 @@ impl Client {
 
     /// Gives up the connection as it is.
     pub(crate) fn cut(&mut self) {
-        if self.link.take().is_some() {
-            self.left = Some(Instant::now());
-            self.missed = self.left;
+        self.leave(Instant::now());
+    }
+
+    fn leave(&mut self, at: Instant) {
+        if let Some(link) = self.link.take() {
+            // Who was not let in may have been away all the time.
+            self.left = if link.established { Some(at) } else { self.left };
+            self.missed = Some(at);
         }
     }
 
@@ -257,7 +271,8 @@ impl Client {
         let mut worked = false;
         while let Some((first_byte, body)) = self.link.as_mut().map(Link::take_packet).transpose()?.flatten() {
             worked = true;
-            self.take(first_byte, &body).with_context(|| format!("{first_byte:02x}, then {body:02x?}"))?;
+            let begin = &body[..body.len().min(24)];
+            self.take(first_byte, &body).with_context(|| format!("{first_byte:02x}, then {begin:02x?}"))?;
         }
         Ok(worked)
     }
@@ -276,6 +291,8 @@ impl Client {
             0x70 => self.pubcomp(number()?, reason),
             0x90 => self.subscribed(body),
             0x30..=0x3F => self.delivered(first_byte, body),
+            // Server shutting down; what follows is the end of the connection.
+            0xE0 if self.role.level == 5 && body.first() == Some(&0x8B) => Ok(()),
             _ => bail!("a packet that nobody asked for"),
         }
     }
@@ -304,10 +321,12 @@ impl Client {
 
     /// A session that was kept is there, unless it has expired, and then it is not.
     fn check_presence(&self, present: bool) -> Result<()> {
-        let [away, missed] =
-            [self.left, self.missed].map(|since| since.map_or(Duration::ZERO, |since| since.elapsed()));
+        // At the most when the broker looked, and at the least.
+        let away = self.left.map_or(Duration::ZERO, |left| left.elapsed());
+        let begun = self.link.as_ref().map_or_else(Instant::now, |link| link.begun);
+        let missed = self.missed.map_or(Duration::ZERO, |missed| begun.saturating_duration_since(missed));
         let expiry = self.role.expiry_s.map(|seconds| Duration::from_secs(seconds.into()));
-        let margin = Duration::from_secs(2);
+        let margin = Duration::from_secs(1);
         ensure!(present || !self.kept || expiry.is_some_and(|expiry| away > expiry), "the session is gone");
         ensure!(!present || self.left.is_some(), "a session out of nothing");
         ensure!(!present || expiry.is_none_or(|expiry| missed < expiry + margin), "a session after {missed:?}");
@@ -380,13 +399,14 @@ impl Client {
         ensure!(packet_id != 0 && link.open.insert(packet_id, true).is_none(), "an identifier that is in use");
         let unacknowledged = link.open.values().filter(|counts| **counts).count();
         ensure!(unacknowledged <= usize::from(self.role.receive_maximum), "more than the Receive Maximum");
+        let delivery = Delivery { number, qos, dup, connection: self.connections };
         if qos == 1 {
-            self.deliveries.push(Delivery { number, qos, dup });
+            self.deliveries.push(delivery);
             self.owe(0x40, packet_id, true);
             return Ok(());
         }
         match self.received.insert(packet_id, number) {
-            None => self.deliveries.push(Delivery { number, qos, dup }),
+            None => self.deliveries.push(delivery),
             Some(before) => ensure!(dup && before == number, "{number:?} with the identifier of {before:?}"),
         }
         self.owe(0x50, packet_id, false);

@@ -77,11 +77,16 @@ impl Ledger<'_> {
 
     /// Sent once at QoS 2, a message comes once at QoS 2, and again at QoS 1 only as one that is sent again.
     fn check_doubles(&self, deliveries: &[Delivery]) -> Result<()> {
-        let mut seen = BTreeSet::new();
+        let mut seen = BTreeMap::new();
         for delivery in deliveries {
-            let is_again = !seen.insert(delivery.number);
+            let Some(first) = seen.insert(delivery.number, delivery) else { continue };
             let sent_once = self.message(delivery.number).is_some_and(|message| message.qos == 2);
-            ensure!(!is_again || !sent_once || delivery.qos == 1 && delivery.dup, "came twice: {delivery:?}");
+            ensure!(
+                !sent_once || delivery.qos == 1 && delivery.dup,
+                "{delivery:?} came on connections {} and {}",
+                first.connection,
+                delivery.connection
+            );
         }
         Ok(())
     }
@@ -145,7 +150,7 @@ fn the_verdict_finds_losses_doubles_disorder_and_strangers() {
             .iter()
             .map(|&(number, dup)| {
                 let qos = sent.get(number as usize).map_or(2, |message| message.qos.min(filter.1));
-                Delivery { number: Number { publisher: 0, number }, qos, dup }
+                Delivery { number: Number { publisher: 0, number }, qos, dup, connection: 1 }
             })
             .collect();
         ledger.check_routes(&[filter], &deliveries).is_ok()
