@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use socket2::{Domain, Socket, Type};
 use tokio::sync::watch;
 use vespiary_core::{Broker, Limits};
 
@@ -20,6 +21,9 @@ use crate::wasm::{Runtime, RuntimeError, WasmLimits};
 
 /// How long the admin API's last requests may take once the broker stops.
 const HTTP_GRACE: Duration = Duration::from_secs(2);
+
+/// Connections that the system keeps until they are accepted: a fleet that comes back at once. The system may allow less.
+const WAITING_CONNECTIONS: i32 = 4096;
 
 /// Why the broker cannot start or had to stop; one line that says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -240,10 +244,16 @@ impl Assembled {
 }
 
 fn listen(address: SocketAddr, purpose: &'static str, flag: &'static str) -> Result<TcpListener, ServeError> {
-    let refused = |source| ServeError::Listen { address, purpose, flag, source };
-    let listener = TcpListener::bind(address).map_err(refused)?;
-    listener.set_nonblocking(true).map_err(refused)?;
-    Ok(listener)
+    bind(address).map_err(|source| ServeError::Listen { address, purpose, flag, source })
+}
+
+fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(WAITING_CONNECTIONS)?;
+    Ok(socket.into())
 }
 
 fn mqtt_options(config: &Config) -> MqttOptions {

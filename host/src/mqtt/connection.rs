@@ -12,7 +12,7 @@ mod authenticating;
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
 use std::num::NonZeroU16;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
@@ -51,6 +51,8 @@ pub(super) struct Connection {
     problem_information: Cell<ProblemInformation>,
     /// Whether the client wants Response Information.
     response_information: Cell<bool>,
+    /// How many reads in a row took as much as they could.
+    full_reads: Cell<u8>,
     /// Whether the worker knows that the socket does not take all.
     stalled: Cell<bool>,
     /// Whether the turn that runs has something to write here.
@@ -102,6 +104,21 @@ enum Read {
     End,
 }
 
+/// Full reads in a row after which a client is taken to send faster than it is read. One that waits for answers does not
+/// get there.
+const FLOOD_FULL_READS: u8 = 8;
+
+/// Bytes read at a time of such a client.
+const FLOOD_READ_BYTES: usize = 4 << 10;
+
+/// Ends a task's turn though it could go on: it goes on once all others that are ready, and sockets that have become so,
+/// have had theirs.
+fn others_first(context: &mut Context<'_>) -> Poll<()> {
+    // The first poll sees to it that the task is woken, after the sockets have been looked at.
+    let _ = pin!(tokio::task::yield_now()).poll(context);
+    Poll::Pending
+}
+
 impl Connection {
     pub(super) fn new(id: ConnectionId, stream: TcpStream) -> Self {
         Self {
@@ -115,6 +132,7 @@ impl Connection {
             topic_alias_maximum: Cell::new(0),
             problem_information: Cell::new(ProblemInformation::Refused),
             response_information: Cell::new(false),
+            full_reads: Cell::new(0),
             stalled: Cell::new(false),
             dirty: Cell::new(false),
             held: Cell::new(false),
@@ -187,11 +205,11 @@ impl Connection {
                     match ready!(self.read(worker, context)) {
                         Read::Some(count) => {
                             let scratch = worker.scratch.borrow();
+                            let is_full = count == self.most_to_read(scratch.len());
                             self.received(worker, &scratch[..count]);
-                            // More may be there at once; others come first.
-                            if count == scratch.len() {
-                                context.waker().wake_by_ref();
-                                return Poll::Pending;
+                            self.full_reads.set(if is_full { self.full_reads.get().saturating_add(1) } else { 0 });
+                            if is_full {
+                                return others_first(context);
                             }
                         }
                         Read::End => self.lost(worker),
@@ -207,10 +225,7 @@ impl Connection {
                     }
                 }
                 Phase::Draining => match ready!(self.read(worker, context)) {
-                    Read::Some(_) => {
-                        context.waker().wake_by_ref();
-                        return Poll::Pending;
-                    }
+                    Read::Some(_) => return others_first(context),
                     Read::End => self.phase.set(Phase::Closed),
                 },
                 Phase::Closed => return Poll::Ready(()),
@@ -220,12 +235,20 @@ impl Connection {
 
     fn read(&self, worker: &Worker, context: &mut Context<'_>) -> Poll<Read> {
         let mut scratch = worker.scratch.borrow_mut();
-        let mut buffer = ReadBuf::new(&mut scratch);
+        let most = self.most_to_read(scratch.len());
+        let mut buffer = ReadBuf::new(&mut scratch[..most]);
         let outcome = ready!(Pin::new(&mut *self.stream.borrow_mut()).poll_read(context, &mut buffer));
         Poll::Ready(match (outcome, buffer.filled().len()) {
             (Ok(()), 1..) => Read::Some(buffer.filled().len()),
             (Ok(()), 0) | (Err(_), _) => Read::End,
         })
+    }
+
+    /// How much is read at a time. Of a client that goes on sending faster than it is read little, so that others do not
+    /// wait for long; except of a packet that is larger than that.
+    fn most_to_read(&self, all: usize) -> usize {
+        let floods = self.full_reads.get() >= FLOOD_FULL_READS;
+        if floods && self.partial.borrow().len() < FLOOD_READ_BYTES { FLOOD_READ_BYTES.min(all) } else { all }
     }
 
     /// Takes in what was read: whole packets one by one; the beginning of the next is kept.

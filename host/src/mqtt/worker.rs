@@ -41,11 +41,11 @@ const SCRATCH_BYTES: usize = 64 << 10;
 
 /// Bytes staged for one connection after which they are written before the turn ends: they are then still in the
 /// processor's cache, and their buffer is one of those that are kept.
-const WRITE_AT_BYTES: usize = 32 << 10;
+const WRITE_AT_BYTES: usize = 64 << 10;
 
 /// Buffers that are kept for connections that need one, and the largest that is kept.
 const SPARE_BUFFERS: usize = 256;
-const SPARE_BUFFER_BYTES: usize = 64 << 10;
+const SPARE_BUFFER_BYTES: usize = 128 << 10;
 
 /// Milliseconds between two sweeps over the connections' deadlines.
 const SWEEP_MS: u64 = 500;
