@@ -100,7 +100,13 @@ impl Sessions {
 
     /// Takes a session out; it must exist.
     pub(crate) fn remove(&mut self, key: SessionKey) -> Session {
-        self.slab.remove(key.index())
+        let session = self.slab.remove(key.index());
+        // Once for each halving at the most, since it looks at all.
+        let len = self.slab.len();
+        if self.slab.capacity() > 1024 && len * 4 <= self.slab.capacity() && (len == 0 || len.is_power_of_two()) {
+            self.slab.shrink_to_fit();
+        }
+        session
     }
 
     /// A session, if there is one under this key.

@@ -27,6 +27,8 @@ pub(super) struct Slots<C> {
     slots: Vec<Slot<C>>,
     /// Indices of slots that are free.
     free: Vec<u32>,
+    /// How many slots have a connection.
+    count: usize,
 }
 
 #[derive(Debug)]
@@ -41,7 +43,7 @@ struct Slot<C> {
 
 impl<C> Slots<C> {
     pub(super) fn new(worker: usize) -> Self {
-        Self { worker: (worker as u64) << (SLOT_BITS + USE_BITS), slots: Vec::new(), free: Vec::new() }
+        Self { worker: (worker as u64) << (SLOT_BITS + USE_BITS), slots: Vec::new(), free: Vec::new(), count: 0 }
     }
 
     /// Puts a connection, made from its identifier, into a free slot; `None` if all are taken.
@@ -58,6 +60,7 @@ impl<C> Slots<C> {
         let id = ConnectionId(self.worker | (index as u64) << USE_BITS | u64::from(slot.uses));
         let connection = Rc::new(make(id));
         slot.connection = Some(connection.clone());
+        self.count += 1;
         slot.deadline = deadline;
         Some(connection)
     }
@@ -83,6 +86,7 @@ impl<C> Slots<C> {
             && slot.connection.take().is_some()
         {
             slot.deadline = NEVER;
+            self.count -= 1;
             slot.uses += 1;
             if slot.uses < 1 << USE_BITS {
                 self.free.push(index as u32);
@@ -100,8 +104,13 @@ impl<C> Slots<C> {
         self.slots.iter().filter_map(|slot| slot.connection.clone()).collect()
     }
 
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.count
+    }
+
     pub(super) fn is_empty(&self) -> bool {
-        self.slots.iter().all(|slot| slot.connection.is_none())
+        self.count == 0
     }
 }
 

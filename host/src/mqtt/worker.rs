@@ -6,6 +6,7 @@
 //! socket is another worker's. Worker 0 accepts, and sees to the broker's deadlines.
 
 mod admit;
+mod memory;
 mod stalled;
 mod waiting;
 
@@ -73,6 +74,8 @@ pub(super) struct Worker {
     dirty: RefCell<Vec<Rc<Connection>>>,
     /// Connections with a closed gate.
     held: RefCell<Vec<Rc<Connection>>>,
+    /// The most connections that there were since memory was last given back.
+    most_connections: Cell<usize>,
     /// Connections whose sockets did not take all.
     stalled: RefCell<Vec<Stalled>>,
     /// Whether commits fail, so that what is held leaves nobody knows when, or never.
@@ -165,6 +168,7 @@ impl Worker {
             turn: RefCell::default(),
             dirty: RefCell::default(),
             held: RefCell::default(),
+            most_connections: Cell::new(0),
             stalled: RefCell::default(),
             failing: Cell::new(false),
             durable: Cell::new(durable),
@@ -250,6 +254,7 @@ impl Worker {
             interval.tick().await;
             self.tick.set(self.tick.get() + 1);
             self.cut_stalled();
+            self.give_back_memory();
             if self.is_paused() {
                 // What would put deadlines off may be there, and is not read.
                 continue;

@@ -81,6 +81,10 @@ impl Broker {
         let mut session = self.sessions.remove(key);
         debug_assert!(session.connection.is_none() && session.inbox.is_none());
         self.clients.remove(&session.client_id);
+        if self.clients.capacity() > 1024 && self.clients.len() * 4 <= self.clients.capacity() {
+            self.clients.shrink_to(self.clients.len() * 2);
+            self.connections.shrink_to(self.connections.len() * 2);
+        }
         let heirs = self.heirs(&session);
         for &subscription in session.subscriptions.values() {
             self.subscriptions.remove(subscription);

@@ -1,0 +1,32 @@
+//! Memory of a crowd that has gone goes back to the system.
+//!
+//! The allocator keeps what is freed in the middle of its heap. That is right while connections come and go, and wrong
+//! when most of a large number have gone for good.
+
+use super::Worker;
+
+/// Connections of a worker below which their memory is not worth the trouble.
+const CROWD: usize = 1_000;
+
+impl Worker {
+    /// Looks, in each sweep, whether most of many connections have gone since memory was last given back.
+    pub(super) fn give_back_memory(&self) {
+        let now = self.slots.borrow().len();
+        let most = self.most_connections.get().max(now);
+        if most >= CROWD && now < most / 4 {
+            self.most_connections.set(now);
+            trim();
+        } else {
+            self.most_connections.set(most);
+        }
+    }
+}
+
+/// Asks the allocator to give back what it does not use. Only glibc's has to be asked.
+fn trim() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: the function takes the allocator's own locks, and touches nothing but memory that is free.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
