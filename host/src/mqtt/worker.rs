@@ -76,6 +76,8 @@ pub(super) struct Worker {
     held: RefCell<Vec<Rc<Connection>>>,
     /// The most connections that there were since memory was last given back.
     most_connections: Cell<usize>,
+    /// The sweep in which memory is given back, if one is to do so.
+    trim_at: Cell<u32>,
     /// Connections whose sockets did not take all.
     stalled: RefCell<Vec<Stalled>>,
     /// Whether commits fail, so that what is held leaves nobody knows when, or never.
@@ -169,6 +171,7 @@ impl Worker {
             dirty: RefCell::default(),
             held: RefCell::default(),
             most_connections: Cell::new(0),
+            trim_at: Cell::new(NEVER),
             stalled: RefCell::default(),
             failing: Cell::new(false),
             durable: Cell::new(durable),

@@ -8,6 +8,9 @@ use super::Worker;
 /// Connections of a worker below which their memory is not worth the trouble.
 const CROWD: usize = 1_000;
 
+/// Sweeps from when a crowd was seen to go to when its memory is given back: the last of it are then gone, too.
+const SWEEPS_TO_GO: u32 = 4;
+
 impl Worker {
     /// Looks, in each sweep, whether most of many connections have gone since memory was last given back.
     pub(super) fn give_back_memory(&self) {
@@ -15,9 +18,12 @@ impl Worker {
         let most = self.most_connections.get().max(now);
         if most >= CROWD && now < most / 4 {
             self.most_connections.set(now);
-            trim();
+            self.trim_at.set(self.tick.get() + SWEEPS_TO_GO);
         } else {
             self.most_connections.set(most);
+        }
+        if self.trim_at.get() == self.tick.get() {
+            trim();
         }
     }
 }
