@@ -71,16 +71,21 @@ fn leave(crowd: Vec<TcpStream>) -> Result<()> {
 fn three_thousand_clients_that_go_leave_nothing() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let broker = Broker::start(&directory.path().join("data"))?;
+    let empty = memory(&broker, "RssAnon")?;
     let (mut peaks, mut rests) = (Vec::new(), Vec::new());
     for _ in 0..WAVES {
         let crowd = arrive(&broker)?;
         ensure!(counter(&broker, "broker", "connections")? == CLIENTS as u64);
         ensure!(counter(&broker, "broker", "subscriptions")? == 2 * CLIENTS as u64);
         peaks.push(memory(&broker, "VmRSS")?);
+        let own_peak = memory(&broker, "RssAnon")?;
         leave(crowd)?;
         for name in ["connections", "sessions", "subscriptions", "inflight_messages", "queued_messages"] {
             eventually(name, || Ok(counter(&broker, "broker", name)? == 0))?;
         }
+        // Of its own memory, without the pages of the program that it has come to use.
+        let half = empty + (own_peak - empty) / 2;
+        eventually("memory goes back to the system", || Ok(memory(&broker, "RssAnon")? <= half))?;
         rests.push(memory(&broker, "VmRSS")?);
     }
     println!("resident with all of them: {peaks:?}; after they went: {rests:?}");

@@ -65,6 +65,7 @@ impl Worker {
         let slot = self.slots.borrow_mut().insert(deadline, |id| Connection::new(id, stream));
         let Some(connection) = slot else { return false };
         self.fresh.set(self.fresh.get() + 1);
+        self.count_crowd();
         tokio::task::spawn_local(ConnectionTask::new(self.clone(), connection));
         true
     }

@@ -12,15 +12,17 @@ const CROWD: usize = 1_000;
 const SWEEPS_TO_GO: u32 = 4;
 
 impl Worker {
+    /// A connection has come. A crowd may come and go between two sweeps.
+    pub(super) fn count_crowd(&self) {
+        self.most_connections.set(self.most_connections.get().max(self.slots.borrow().len()));
+    }
+
     /// Looks, in each sweep, whether most of many connections have gone since memory was last given back.
     pub(super) fn give_back_memory(&self) {
-        let now = self.slots.borrow().len();
-        let most = self.most_connections.get().max(now);
+        let (now, most) = (self.slots.borrow().len(), self.most_connections.get());
         if most >= CROWD && now < most / 4 {
             self.most_connections.set(now);
             self.trim_at.set(self.tick.get() + SWEEPS_TO_GO);
-        } else {
-            self.most_connections.set(most);
         }
         if self.trim_at.get() == self.tick.get() {
             trim();
