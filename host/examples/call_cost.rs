@@ -98,6 +98,7 @@ fn events(count: u64) -> Vec<InboxEvent> {
             expires_at: None,
             received_at: Timestamp(0),
             publisher: "sensor".into(),
+            user: None,
         };
         let (qos, message) = (Qos::AtLeastOnce, Arc::new(message));
         InboxEvent { sequence: Sequence(number), message, qos, retain: false, attempt: 0 }

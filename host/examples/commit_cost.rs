@@ -114,6 +114,7 @@ impl Events {
             expires_at: None,
             received_at: Timestamp(1_700_000_000_000 + event),
             publisher: "gateway-7".into(),
+            user: None,
         };
         let entry = QueueEntry {
             message: MessageId(event),
@@ -135,7 +136,7 @@ impl Events {
         };
         let (sequence, message) = (Sequence(event), MessageId(event));
         self.ready.push_back(Change::Dequeued { session: INBOX, sequence, message });
-        self.ready.push_back(Change::StateWritten { session: INBOX, write });
+        self.ready.push_back(Change::StateWritten { state: INBOX, undo: false, write });
     }
 }
 

@@ -213,6 +213,11 @@ impl Driver {
             Effect::Events { .. }
             | Effect::TakeCancelled { .. }
             | Effect::Settled { .. }
+            | Effect::Committed { .. }
+            | Effect::LanesArranged { .. }
+            | Effect::DeadLettersChanged { .. }
+            | Effect::GenerationStepped { .. }
+            | Effect::ProbationEnded { .. }
             | Effect::PluginActivated { .. }
             | Effect::PluginRefused { .. }
             | Effect::PluginRemoved { .. } => (self.plugins)(effect),
@@ -285,7 +290,12 @@ fn is_of_a_plugin(input: &Input) -> bool {
         | Input::TakeEvents { .. }
         | Input::CancelTake { .. }
         | Input::Settle { .. }
-        | Input::ReturnEvents { .. } => true,
+        | Input::ReturnEvents { .. }
+        | Input::Commit { .. }
+        | Input::ArrangeLanes { .. }
+        | Input::ChangeDeadLetters { .. }
+        | Input::Generation { .. }
+        | Input::EndProbation { .. } => true,
         Input::Started
         | Input::Connect { .. }
         | Input::Publish { .. }
@@ -311,6 +321,11 @@ fn destination(effect: &Effect) -> Option<usize> {
         | Effect::Events { .. }
         | Effect::TakeCancelled { .. }
         | Effect::Settled { .. }
+        | Effect::Committed { .. }
+        | Effect::LanesArranged { .. }
+        | Effect::DeadLettersChanged { .. }
+        | Effect::GenerationStepped { .. }
+        | Effect::ProbationEnded { .. }
         | Effect::PluginActivated { .. }
         | Effect::PluginRefused { .. }
         | Effect::PluginRemoved { .. }
@@ -348,7 +363,7 @@ mod tests {
     use std::task::{Context, Waker};
 
     use vespiary_core::event::{
-        Activation, Connect, Outcome, Packet, PluginName, Protocol, Publish, RetainHandling, Revision, Settlement,
+        Activation, Connect, Lane, Outcome, Packet, PluginName, Protocol, Publish, RetainHandling, Revision, Settlement,
         Subscribe, SubscriptionOptions, Will,
     };
     use vespiary_core::{Message, Qos, Topic, TopicFilter};
@@ -384,6 +399,8 @@ mod tests {
         let client_id: Arc<str> = format!("client {}", connection.0).into();
         let will = will_delay_s.map(|delay_s| Box::new(Will { message: message("will"), expiry_s: None, delay_s }));
         let connect = Connect {
+            user: None,
+            address: "".into(),
             protocol: Protocol::V5,
             client_id,
             client_id_assigned: false,
@@ -418,6 +435,7 @@ mod tests {
             expires_at: None,
             received_at: NOW,
             publisher: "publisher".into(),
+            user: None,
         }
     }
 
@@ -496,11 +514,11 @@ mod tests {
         let plugin = PluginName("p".into());
         let revision = Revision { number: 1, digest: [0; 32], version: "1".into(), activated_at: NOW };
         let subscriptions = vec![(TopicFilter::parse("t").unwrap(), Qos::AtLeastOnce)];
-        let activation = Box::new(Activation { revision, subscriptions });
+        let activation = Box::new(Activation::plain(revision, subscriptions));
         turn(&driver, 0, vec![Input::ActivatePlugin { plugin: plugin.clone(), activation }]);
         let connection = on_worker(0);
         turn(&driver, 0, vec![connect(connection, None), publish(connection, "x")]);
-        turn(&driver, 0, vec![Input::TakeEvents { plugin: plugin.clone(), max: 9 }]);
+        turn(&driver, 0, vec![Input::TakeEvents { lane: Lane(0), plugin: plugin.clone(), max: 9 }]);
         let events = port.try_iter().find_map(|effect| match effect {
             Effect::Events { events, .. } => Some(events),
             _ => None,
@@ -511,7 +529,7 @@ mod tests {
         turn(&driver, 0, vec![connect(on_worker(0), None)]);
         wait(true);
         let settlement = Box::new(Settlement { outcomes, ..Settlement::default() });
-        driver.post(Input::Settle { plugin: plugin.clone(), settlement });
+        driver.post(Input::Settle { lane: Lane(0), plugin: plugin.clone(), settlement });
         turn(&driver, 0, vec![]);
         turn(&driver, 0, vec![]);
         assert!(port.try_recv().is_err());

@@ -93,6 +93,8 @@ impl Bench {
             receive_maximum: u16::MAX,
             maximum_packet_size: None,
             will: None,
+            user: None,
+            address: "".into(),
         };
         self.handle(Input::Connect { connection: ConnectionId(client), connect: Box::new(connect) });
     }
@@ -142,6 +144,7 @@ impl Bench {
             expires_at: None,
             received_at: NOW,
             publisher: "publisher".into(),
+            user: None,
         };
         let weight = message.weight();
         let packet_id = (qos != Qos::AtMostOnce).then_some(PacketId::MIN);

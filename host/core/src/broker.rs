@@ -200,10 +200,15 @@ impl Broker {
             Input::Tick => self.tick(now, effects),
             Input::ActivatePlugin { plugin, activation } => self.activate_plugin(now, plugin, *activation, effects),
             Input::RemovePlugin { plugin } => self.remove_plugin(plugin, effects),
-            Input::TakeEvents { plugin, max } => self.take_events(now, &plugin, max, effects),
-            Input::CancelTake { plugin } => self.cancel_take(plugin, effects),
-            Input::Settle { plugin, settlement } => self.settle(now, plugin, *settlement, effects),
-            Input::ReturnEvents { plugin } => self.return_events(&plugin),
+            Input::TakeEvents { plugin, lane, max } => self.take_events(now, &plugin, lane, max, effects),
+            Input::CancelTake { plugin, lane } => self.cancel_take(plugin, lane, effects),
+            Input::Settle { plugin, lane, settlement } => self.settle(now, plugin, lane, *settlement, effects),
+            Input::ReturnEvents { plugin, lane } => self.return_events(&plugin, lane),
+            Input::Commit { .. }
+            | Input::ArrangeLanes { .. }
+            | Input::ChangeDeadLetters { .. }
+            | Input::Generation { .. }
+            | Input::EndProbation { .. } => {}
             Input::Loaded { ticket, entries } => self.loaded(now, ticket, entries, effects),
             Input::StorageFailed => self.storage_failed = true,
             Input::StorageRecovered => self.recover_storage(effects),

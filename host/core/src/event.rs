@@ -14,11 +14,15 @@ mod reason;
 
 use std::sync::Arc;
 
-pub use change::{Change, DeadLetter, QueueEntry, SessionRecord, SubscriptionRecord};
+use crate::message::Timestamp;
+use crate::topic::Topic;
+
+pub use change::{Change, DeadLetter, ProbationRecord, QueueEntry, SessionRecord, SubscriptionRecord};
 pub use effect::{Delivery, DropReason, Effect, Effects, FanOut, InboxEvent, Packet, Receiver};
 pub use input::{
-    AcknowledgeStep, Activation, Connect, Disconnect, Input, LoadedEntry, Outcome, Protocol, Publish, RetainHandling,
-    Revision, Settlement, StateWrite, Subscribe, SubscriptionOptions, Will,
+    AcknowledgeStep, Activation, Connect, DeadLetterAction, Disconnect, EventKey, GenerationStep, Input, Lanes,
+    LoadedEntry, Outcome, ProbationVerdict, Protocol, Publish, RetainHandling, Revision, Settlement, StateWrite, Subscribe,
+    SubscriptionOptions, TimerWrite, Will,
 };
 pub use reason::ReasonCode;
 
@@ -47,6 +51,72 @@ pub struct ShareNumber(pub std::num::NonZeroU16);
 /// Names one [`Effect::Load`]; its answer brings it back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LoadTicket(pub u64);
+
+/// One of the lanes over which a plugin's events are spread, from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Lane(pub u16);
+
+/// Names one [`Input::Commit`]; its answer brings it back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CommitTicket(pub u64);
+
+/// A plugin's durable timer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timer {
+    /// When it falls due.
+    pub at: Timestamp,
+    /// The schedule by which it is to be set again, in words that only the setter understands; its event carries it as
+    /// the user property [`SCHEDULE_PROPERTY`].
+    pub schedule: Option<Arc<str>>,
+    /// Whether the manifest of the active revision declares it.
+    pub declared: bool,
+    /// Payload of its event.
+    pub payload: Arc<[u8]>,
+}
+
+/// First level of the topics of timers' events: `$timer/NAME`.
+pub const TIMER_TOPICS: &str = "$timer";
+/// First level of the topics on which requests of plugins are answered: `$reply/PLUGIN/REQUEST`.
+pub const REPLY_TOPICS: &str = "$reply";
+/// First level of the topics on which the broker tells what happens to clients: `$clients/CLIENT/EVENT`.
+pub const CLIENT_TOPICS: &str = "$clients";
+/// First level of the topics on which dead letters are published: `$dead/PLUGIN/TOPIC`.
+pub const DEAD_LETTER_TOPICS: &str = "$dead";
+
+/// What the name of a timer begins with that stands for a request of a plugin; the request's number follows.
+pub const REQUEST_TIMER: &str = "$request/";
+
+/// User property of a timer's event: its schedule.
+pub const SCHEDULE_PROPERTY: &str = "schedule";
+/// User property of an event of a request: the request's number.
+pub const REQUEST_PROPERTY: &str = "request";
+/// User property of an event of a request that was not answered in time: `timeout`.
+pub const ERROR_PROPERTY: &str = "error";
+
+/// What kind of event a message is to a plugin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum EventKind {
+    /// A message that somebody published.
+    Message,
+    /// A timer that fell due.
+    Timer,
+    /// The answer to a request, or that none came.
+    Response,
+    /// Something happened to a client.
+    Client,
+}
+
+impl EventKind {
+    /// The kind of what comes on a topic.
+    pub fn of(topic: &Topic) -> Self {
+        match topic.as_str().split_once('/').map_or("", |(first, _)| first) {
+            TIMER_TOPICS => Self::Timer,
+            REPLY_TOPICS => Self::Response,
+            CLIENT_TOPICS => Self::Client,
+            _ => Self::Message,
+        }
+    }
+}
 
 /// Packet identifier of a QoS 1 or 2 exchange: 1 to 65,535 [MQTT-2.2.1-3].
 pub type PacketId = std::num::NonZeroU16;

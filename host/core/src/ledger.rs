@@ -90,13 +90,20 @@ impl Ledger {
             }
             Change::Retained { message } => drop(self.retained.insert(message.topic.clone(), message)),
             Change::RetainedCleared { topic } => drop(self.retained.remove(&topic)),
-            Change::PluginActivated { plugin, session, revision } => {
+            Change::PluginActivated { plugin, session, revision, .. } => {
                 self.session(session);
                 self.plugins.insert(plugin, (session, revision));
             }
             Change::PluginRemoved { plugin } => drop(self.plugins.remove(&plugin)),
             // Nobody asks a ledger for the state of plugins.
-            Change::StateWritten { session: _, write: _ } => {}
+            Change::StateWritten { .. }
+            | Change::GenerationBegun { .. }
+            | Change::GenerationDropped { .. }
+            | Change::Kept { .. }
+            | Change::PutBack { .. }
+            | Change::ProbationEnded { .. }
+            | Change::TimerSet { .. }
+            | Change::TimerCancelled { .. } => {}
             Change::DeadLettered { session, sequence, letter } => {
                 self.session(session).dead_letters.insert(sequence, letter);
             }
@@ -140,7 +147,7 @@ impl Ledger {
             match (plugins.get(&session), &kept.record) {
                 (Some(&(plugin, revision)), _) => {
                     let (plugin, revision) = (plugin.clone(), revision.clone());
-                    changes.push(Change::PluginActivated { plugin, session, revision });
+                    changes.push(Change::PluginActivated { plugin, session, revision, state: session, probation: None });
                 }
                 (None, Some(record)) => changes.push(Change::SessionStored { session, record: record.clone() }),
                 (None, None) => continue,

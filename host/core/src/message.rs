@@ -67,8 +67,10 @@ pub struct Message {
     pub expires_at: Option<Timestamp>,
     /// When the broker took it.
     pub received_at: Timestamp,
-    /// Client identifier, or `$plugin/NAME`, of who published it.
+    /// Client identifier, or `$plugin/NAME`, of who published it; empty for what the broker says by itself.
     pub publisher: Arc<str>,
+    /// User name of who published it, if it has one.
+    pub user: Option<Arc<str>>,
 }
 
 /// MQTT 5 properties that travel with a message unchanged [MQTT-3.3.2-17] [MQTT-3.3.2-20].

@@ -158,6 +158,7 @@ fn inputs(step: &Step, payload: &[u8], number: u16) -> Vec<Input> {
                 expires_at: None,
                 received_at: Timestamp(0),
                 publisher: client.to_string().into(),
+                user: None,
             };
             let packet_id = (qos != Qos::AtMostOnce).then_some(packet_id);
             let publish = Publish { packet_id, dup: false, message };
@@ -179,6 +180,8 @@ fn connect(client: u64) -> Input {
         receive_maximum: u16::MAX,
         maximum_packet_size: None,
         will: None,
+        user: None,
+        address: "".into(),
     };
     Input::Connect { connection: ConnectionId(client), connect: Box::new(connect) }
 }

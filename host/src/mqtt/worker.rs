@@ -372,6 +372,11 @@ impl Worker {
             | Effect::Events { .. }
             | Effect::TakeCancelled { .. }
             | Effect::Settled { .. }
+            | Effect::Committed { .. }
+            | Effect::LanesArranged { .. }
+            | Effect::DeadLettersChanged { .. }
+            | Effect::GenerationStepped { .. }
+            | Effect::ProbationEnded { .. }
             | Effect::PluginActivated { .. }
             | Effect::PluginRefused { .. }
             | Effect::PluginRemoved { .. }

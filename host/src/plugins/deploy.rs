@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use vespiary_core::Input;
-use vespiary_core::event::{Activation, PluginName, Revision};
+use vespiary_core::event::{Activation, Lane, PluginName, Revision};
 
 use super::Plugins;
 use super::grants::{Grants, NotGranted};
@@ -198,7 +198,7 @@ impl Plugins {
         plugin.run(|run| {
             run.paused = paused;
             if paused {
-                self.post(Input::CancelTake { plugin: name.clone() });
+                self.post(Input::CancelTake { lane: Lane(0), plugin: name.clone() });
             } else {
                 run.breaker.succeeded();
             }
@@ -335,7 +335,7 @@ impl Plugins {
         plugin.run(|run| {
             run.swapping = true;
             if run.phase != Phase::Resting {
-                self.post(Input::CancelTake { plugin: plugin.name.clone() });
+                self.post(Input::CancelTake { lane: Lane(0), plugin: plugin.name.clone() });
             }
         });
         let resting = |run: &mut super::plugin::Run| (run.phase == Phase::Resting).then_some(());
@@ -353,7 +353,7 @@ impl Plugins {
 
     /// Makes `code` the active revision, in one transaction.
     fn switch(&self, plugin: &Plugin, revision: &Revision, code: Code) -> Result<(), DeployError> {
-        let activation = Activation { revision: revision.clone(), subscriptions: code.grants.subscribes.clone() };
+        let activation = Activation::plain(revision.clone(), code.grants.subscribes.clone());
         plugin.run(|run| run.answered = None);
         self.post(Input::ActivatePlugin { plugin: plugin.name.clone(), activation: Box::new(activation) });
         self.confirm(plugin)?;

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use vespiary_core::event::{Effect, InboxEvent, Outcome, PluginName, Settlement};
+use vespiary_core::event::{Effect, InboxEvent, Lane, Outcome, PluginName, Settlement};
 use vespiary_core::{Input, Timestamp, Topic};
 
 use super::Plugins;
@@ -25,12 +25,12 @@ impl Plugins {
     /// Takes what the broker says to plugins. Called while the broker is locked: it only notes and queues.
     pub fn effect(&self, effect: Effect) {
         match effect {
-            Effect::Events { plugin, events } => self.events(&plugin, events),
-            Effect::TakeCancelled { plugin } => self.with(&plugin, |plugin| {
+            Effect::Events { plugin, lane: _, events } => self.events(&plugin, events),
+            Effect::TakeCancelled { plugin, lane: _ } => self.with(&plugin, |plugin| {
                 plugin.run(|run| run.phase = Phase::Resting);
                 self.ask(plugin);
             }),
-            Effect::Settled { plugin, after } => self.with(&plugin, |plugin| {
+            Effect::Settled { plugin, lane: _, after } => self.with(&plugin, |plugin| {
                 plugin.run(|run| {
                     run.settled = run.settled.max(after);
                     if let Phase::Settling { asked } = run.phase {
@@ -39,7 +39,7 @@ impl Plugins {
                 });
                 self.ask(plugin);
             }),
-            Effect::PluginActivated { plugin, session, revision: _, after } => self.with(&plugin, |plugin| {
+            Effect::PluginActivated { plugin, session, state: _, revision: _, after } => self.with(&plugin, |plugin| {
                 plugin.run(|run| {
                     run.session = Some(session);
                     run.settled = run.settled.max(after);
@@ -56,7 +56,12 @@ impl Plugins {
             | Effect::FanOut(_)
             | Effect::Close { .. }
             | Effect::Load { .. }
-            | Effect::Dropped { .. } => {}
+            | Effect::Dropped { .. }
+            | Effect::Committed { .. }
+            | Effect::LanesArranged { .. }
+            | Effect::DeadLettersChanged { .. }
+            | Effect::GenerationStepped { .. }
+            | Effect::ProbationEnded { .. } => {}
         }
     }
 
@@ -66,7 +71,7 @@ impl Plugins {
         plugin.run(|run| {
             if run.phase == Phase::Resting && run.may_ask() {
                 run.phase = Phase::Asking;
-                self.post(Input::TakeEvents { plugin: plugin.name.clone(), max: run.batch(most) });
+                self.post(Input::TakeEvents { lane: Lane(0), plugin: plugin.name.clone(), max: run.batch(most) });
             }
         });
     }
@@ -104,7 +109,7 @@ impl Plugins {
             }
             // A swap or a pause came between the question and the answer.
             run.phase = Phase::Resting;
-            self.post(Input::ReturnEvents { plugin: name.clone() });
+            self.post(Input::ReturnEvents { lane: Lane(0), plugin: name.clone() });
             None
         });
         if let Some(after) = may_run {
@@ -277,9 +282,9 @@ impl Plugins {
         plugin.run(|run| {
             let asked = run.may_ask();
             run.phase = Phase::Settling { asked };
-            self.post(Input::Settle { plugin: plugin.name.clone(), settlement: Box::new(settlement) });
+            self.post(Input::Settle { lane: Lane(0), plugin: plugin.name.clone(), settlement: Box::new(settlement) });
             if asked {
-                self.post(Input::TakeEvents { plugin: plugin.name.clone(), max: run.batch(most) });
+                self.post(Input::TakeEvents { lane: Lane(0), plugin: plugin.name.clone(), max: run.batch(most) });
             }
         });
     }
@@ -288,7 +293,7 @@ impl Plugins {
         plugin.run(|run| {
             run.interrupter = None;
             run.phase = Phase::Resting;
-            self.post(Input::ReturnEvents { plugin: plugin.name.clone() });
+            self.post(Input::ReturnEvents { lane: Lane(0), plugin: plugin.name.clone() });
         });
         self.ask(plugin);
     }

@@ -144,13 +144,20 @@ impl Batch {
             Change::RetainedCleared { topic } => {
                 self.retained.insert(topic, None);
             }
-            Change::PluginActivated { plugin, session, revision } => {
+            Change::PluginActivated { plugin, session, revision, .. } => {
                 self.plugins.push(PluginChange::Activated { plugin, session, revision });
             }
             Change::PluginRemoved { plugin } => self.plugins.push(PluginChange::Removed { plugin }),
-            Change::StateWritten { session, write: StateWrite { key, value } } => {
-                self.session(session).state.insert(key, value);
+            Change::StateWritten { state, write: StateWrite { key, value, expires_at: _ }, undo: _ } => {
+                self.session(state).state.insert(key, value);
             }
+            Change::GenerationBegun { .. }
+            | Change::GenerationDropped { .. }
+            | Change::Kept { .. }
+            | Change::PutBack { .. }
+            | Change::ProbationEnded { .. }
+            | Change::TimerSet { .. }
+            | Change::TimerCancelled { .. } => {}
             Change::DeadLettered { session, sequence, letter } => {
                 self.session(session).dead_letters.insert(sequence.0, Some(letter));
             }
@@ -215,6 +222,13 @@ pub(super) fn weight(change: &Change) -> usize {
         | Change::ReceivedReleased { .. }
         | Change::PluginActivated { .. }
         | Change::PluginRemoved { .. }
+        | Change::GenerationBegun { .. }
+        | Change::GenerationDropped { .. }
+        | Change::Kept { .. }
+        | Change::PutBack { .. }
+        | Change::ProbationEnded { .. }
+        | Change::TimerSet { .. }
+        | Change::TimerCancelled { .. }
         | Change::DeadLetterDropped { .. } => 0,
     };
     size_of::<Change>() + content

@@ -140,6 +140,7 @@ mod tests {
             expires_at: None,
             received_at: Timestamp(1_700_000_000_000),
             publisher: "sensor-7".into(),
+            user: None,
         }
     }
 

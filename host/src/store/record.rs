@@ -143,6 +143,7 @@ impl<'a> MessageRow<'a> {
             expires_at: self.expires_at.map(Timestamp),
             received_at: Timestamp(self.received_at),
             publisher: self.publisher.into(),
+            user: None,
         })
     }
 
@@ -363,6 +364,7 @@ impl<'a> QueueRow<'a> {
             Some(id) => Some(PacketId::new(id).ok_or(InvalidRow::Field("packet_id"))?),
         };
         let entry = QueueEntry {
+            replayed: false,
             message: MessageId(first.message),
             qos: qos(first.qos)?,
             retain: first.retain,

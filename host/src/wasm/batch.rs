@@ -195,7 +195,7 @@ impl Batch {
             let limit = limits.state_value_bytes;
             return Err(Refusal::TooLarge(format!("the value has {bytes} bytes; {limit} are allowed")));
         }
-        let write = StateWrite { key: key.into(), value: value.map(Vec::into_boxed_slice) };
+        let write = StateWrite::lasting(key, value.map(Vec::into_boxed_slice));
         let newest = self.overlay.get(key).copied();
         // A key that the same event wrote before is written in place, so that a loop does not make the list longer.
         let replaced = newest.filter(|&newest| newest >= self.mark.writes);

@@ -11,12 +11,12 @@ use vespiary_core::event::PluginName;
 use vespiary_core::message::{Message, Timestamp};
 use vespiary_core::topic::{Topic, TopicFilter};
 use wasmtime::ResourceLimiter;
-use wasmtime::component::{HasSelf, Linker, ResourceTable};
+use wasmtime::component::{HasSelf, Linker, Resource, ResourceTable};
 use wasmtime_wasi::WasiCtx;
 
 use super::batch::{Batch, Refusal};
 use super::bindings::Plugin;
-use super::bindings::vespiary::plugin::{broker, state, transaction, types};
+use super::bindings::vespiary::plugin::{broker, metrics, secrets, state, timers, transaction, types};
 use super::bindings::wasi::config::store as config;
 use super::bindings::wasi::logging::logging;
 use super::deadline::{CallTime, Stop};
@@ -112,7 +112,7 @@ impl ResourceLimiter for MemoryLimiter {
 impl types::Host for HostState {}
 
 impl broker::Host for HostState {
-    fn publish(&mut self, message: broker::Publication) -> Result<(), broker::Error> {
+    fn publish(&mut self, message: types::Message) -> Result<(), broker::Error> {
         let Some(batch) = &mut self.batch else {
             return Err(broker::Error::Denied("only `handle` may publish".to_owned()));
         };
@@ -134,12 +134,63 @@ impl broker::Host for HostState {
             expires_at: None,
             received_at: self.now,
             publisher: Arc::clone(&self.publisher),
+            user: None,
         };
         batch.publish(message, &self.limits).map_err(|refusal| match refusal {
             Refusal::QuotaExceeded(reason) | Refusal::TooLarge(reason) | Refusal::Unavailable(reason) => {
                 broker::Error::QuotaExceeded(reason)
             }
         })
+    }
+
+    fn request(&mut self, _message: types::Message, _timeout_ms: u64) -> Result<u64, broker::Error> {
+        Err(broker::Error::Unavailable("requests are not offered".to_owned()))
+    }
+
+    fn disconnect(&mut self, _client: String) -> Result<(), broker::Error> {
+        Err(broker::Error::Unavailable("disconnecting is not offered".to_owned()))
+    }
+
+    fn retained(&mut self, _topic: String) -> Result<Option<types::Message>, broker::Error> {
+        Err(broker::Error::Unavailable("looking up is not offered".to_owned()))
+    }
+}
+
+impl timers::Host for HostState {
+    fn set(&mut self, _name: String, _at: u64, _payload: Vec<u8>) -> Result<(), timers::Error> {
+        Err(timers::Error::Unavailable("timers are not offered".to_owned()))
+    }
+
+    fn schedule(&mut self, _name: String, _cron: String, _payload: Vec<u8>) -> Result<(), timers::Error> {
+        Err(timers::Error::Unavailable("timers are not offered".to_owned()))
+    }
+
+    fn cancel(&mut self, _name: String) -> Result<(), timers::Error> {
+        Err(timers::Error::Unavailable("timers are not offered".to_owned()))
+    }
+}
+
+impl metrics::Host for HostState {
+    fn count(&mut self, _name: String, _labels: Vec<metrics::Label>, _amount: u64) {}
+
+    fn gauge(&mut self, _name: String, _labels: Vec<metrics::Label>, _value: f64) {}
+
+    fn observe(&mut self, _name: String, _labels: Vec<metrics::Label>, _value: f64) {}
+}
+
+impl secrets::HostSecret for HostState {
+    fn reveal(&mut self, _secret: Resource<secrets::Secret>) -> String {
+        String::new()
+    }
+
+    fn drop(&mut self, _secret: Resource<secrets::Secret>) -> wasmtime::Result<()> {
+        Ok(())
+    }
+}
+
+impl secrets::Host for HostState {
+    fn get(&mut self, name: String) -> Result<Resource<secrets::Secret>, secrets::Error> {
+        Err(secrets::Error::Denied(name))
     }
 }
 
@@ -170,6 +221,23 @@ impl state::Host for HostState {
     fn set(&mut self, key: String, value: Vec<u8>) -> Result<(), state::Error> {
         let (batch, limits) = self.batch()?;
         Ok(batch.write(&key, Some(value), limits)?)
+    }
+
+    fn set_for(&mut self, _key: String, _value: Vec<u8>, _ttl_ms: u64) -> Result<(), state::Error> {
+        Err(state::Error::Unavailable("not offered".to_owned()))
+    }
+
+    fn compare_and_set(
+        &mut self,
+        _key: String,
+        _expected: Option<Vec<u8>>,
+        _value: Option<Vec<u8>>,
+    ) -> Result<bool, state::Error> {
+        Err(state::Error::Unavailable("not offered".to_owned()))
+    }
+
+    fn add(&mut self, _key: String, _amount: i64) -> Result<i64, state::Error> {
+        Err(state::Error::Unavailable("not offered".to_owned()))
     }
 
     fn delete(&mut self, key: String) -> Result<(), state::Error> {

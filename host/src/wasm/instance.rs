@@ -227,6 +227,9 @@ fn with_events<T>(events: &[InboxEvent], body: impl FnOnce(&[handler::Event<'_>]
         .zip(&lists)
         .map(|(event, properties)| handler::Event {
             id: event.sequence.0,
+            kind: handler::EventKind::Message,
+            captures: &[],
+            user: event.message.user.as_deref(),
             topic: event.message.topic.as_str(),
             payload: &event.message.payload,
             qos: properties::contract_qos(event.qos),
@@ -243,7 +246,7 @@ fn with_events<T>(events: &[InboxEvent], body: impl FnOnce(&[handler::Event<'_>]
 fn event_result(outcome: handler::Outcome) -> EventResult {
     match outcome {
         handler::Outcome::Done => EventResult::Done,
-        handler::Outcome::Retry(reason) => EventResult::Retry(bounded(&reason, REASON_BYTES)),
+        handler::Outcome::Retry(retry) => EventResult::Retry(bounded(&retry.reason, REASON_BYTES)),
         handler::Outcome::Reject(reason) => EventResult::Reject(bounded(&reason, REASON_BYTES)),
     }
 }

@@ -8,7 +8,7 @@ use vespiary_core::message::{Message, MessageProperties, Qos};
 use vespiary_core::topic::Topic;
 
 use super::bindings::exports::vespiary::plugin::handler;
-use super::bindings::vespiary::plugin::{broker, types};
+use super::bindings::vespiary::plugin::types;
 
 /// Most properties of one message that a plugin publishes.
 const PROPERTIES: usize = 64;
@@ -32,7 +32,7 @@ pub(super) fn contract_qos(qos: Qos) -> handler::Qos {
 }
 
 /// Understands the properties of a message that a plugin publishes; the error names the property.
-pub(super) fn parse(list: &[broker::Property]) -> Result<Option<Box<MessageProperties>>, String> {
+pub(super) fn parse(list: &[types::PropertyResult]) -> Result<Option<Box<MessageProperties>>, String> {
     if list.is_empty() {
         return Ok(None);
     }
@@ -40,7 +40,7 @@ pub(super) fn parse(list: &[broker::Property]) -> Result<Option<Box<MessagePrope
         return Err(format!("the message has {} properties; {PROPERTIES} are allowed", list.len()));
     }
     let mut properties = MessageProperties::default();
-    for broker::Property { name, value } in list {
+    for types::PropertyResult { name, value } in list {
         if name.len() > TEXT_BYTES || value.len() > TEXT_BYTES || name.contains('\0') || value.contains('\0') {
             return Err("a property is longer than 65535 bytes or holds the character U+0000".to_owned());
         }

@@ -119,6 +119,7 @@ fn event(sequence: u64, topic: &str, payload: &str) -> InboxEvent {
         expires_at: None,
         received_at: Timestamp(1_000 + sequence),
         publisher: "sensor-1".into(),
+        user: None,
     };
     let (qos, message) = (Qos::AtLeastOnce, Arc::new(message));
     InboxEvent { sequence: Sequence(sequence), message, qos, retain: false, attempt: 0 }

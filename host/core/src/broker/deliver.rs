@@ -166,6 +166,7 @@ impl Broker {
             message,
             qos: to.qos,
             retain: to.retain,
+            replayed: false,
             subscription_identifiers: to.identifiers.clone(),
             packet_id,
             share: to.share,

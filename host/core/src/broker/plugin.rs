@@ -9,7 +9,7 @@ use super::deliver::Addressee;
 use super::publish::Origin;
 use super::stored::Parcel;
 use crate::event::{
-    Activation, Change, DeadLetter, DropReason, Effect, Effects, Outcome, PluginName, QueueEntry, ReasonCode,
+    Activation, Change, DeadLetter, DropReason, Effect, Effects, Lane, Outcome, PluginName, QueueEntry, ReasonCode,
     RetainHandling, Sequence, Settlement, SubscriptionOptions,
 };
 use crate::key::SessionKey;
@@ -26,7 +26,7 @@ impl Broker {
         activation: Activation,
         effects: &mut Effects,
     ) {
-        let Activation { revision, subscriptions } = activation;
+        let Activation { revision, subscriptions, .. } = activation;
         let wanted: BTreeMap<TopicFilter, Qos> = subscriptions.into_iter().collect();
         let existing = self.plugins.get(&plugin).copied();
         if (existing.is_none() && self.plugins.len() >= self.limits.plugins)
@@ -48,10 +48,10 @@ impl Broker {
         let session = self.sessions[key].id;
         self.sessions[key].plugin_inbox().revision = revision.clone();
         let number = revision.number;
-        effects.record(Change::PluginActivated { plugin: plugin.clone(), session, revision });
+        effects.record(Change::PluginActivated { plugin: plugin.clone(), session, revision, state: session, probation: None });
         let added = self.set_plugin_subscriptions(key, &wanted, effects);
         let after = effects.last_change();
-        effects.list.push(Effect::PluginActivated { plugin, session, revision: number, after });
+        effects.list.push(Effect::PluginActivated { plugin, session, state: session, revision: number, after });
         for (filter, qos) in added {
             self.greet(now, key, filter.clone(), plugin_options(*qos), effects);
         }
@@ -101,14 +101,14 @@ impl Broker {
         effects.list.push(Effect::PluginRemoved { plugin, after: effects.since(before) });
     }
 
-    pub(super) fn take_events(&mut self, now: Timestamp, plugin: &PluginName, max: usize, effects: &mut Effects) {
+    pub(super) fn take_events(&mut self, now: Timestamp, plugin: &PluginName, _lane: Lane, max: usize, effects: &mut Effects) {
         if let Some(&key) = self.plugins.get(plugin) {
             self.sessions[key].plugin_inbox().demand = Some(max.max(1));
             self.serve(now, key, effects);
         }
     }
 
-    pub(super) fn cancel_take(&mut self, plugin: PluginName, effects: &mut Effects) {
+    pub(super) fn cancel_take(&mut self, plugin: PluginName, lane: Lane, effects: &mut Effects) {
         if let Some(&key) = self.plugins.get(&plugin) {
             let inbox = self.sessions[key].plugin_inbox();
             inbox.demand = None;
@@ -117,17 +117,17 @@ impl Broker {
             }
             self.refresh_inbox(key);
         }
-        effects.list.push(Effect::TakeCancelled { plugin });
+        effects.list.push(Effect::TakeCancelled { plugin, lane });
     }
 
-    pub(super) fn return_events(&mut self, plugin: &PluginName) {
+    pub(super) fn return_events(&mut self, plugin: &PluginName, _lane: Lane) {
         if let Some(&key) = self.plugins.get(plugin) {
             self.sessions[key].plugin_inbox().put_back(|_| Verdict::Back);
             self.refresh_inbox(key);
         }
     }
 
-    pub(super) fn settle(&mut self, now: Timestamp, plugin: PluginName, settlement: Settlement, effects: &mut Effects) {
+    pub(super) fn settle(&mut self, now: Timestamp, plugin: PluginName, lane: Lane, settlement: Settlement, effects: &mut Effects) {
         let Some(&key) = self.plugins.get(&plugin) else { return };
         let before = effects.last_change();
         let session = self.sessions[key].id;
@@ -135,7 +135,7 @@ impl Broker {
         if !inbox.is_out() {
             return;
         }
-        let Settlement { outcomes, publishes, writes } = settlement;
+        let Settlement { outcomes, publishes, writes, .. } = settlement;
         let outcomes: BTreeMap<Sequence, Outcome> = outcomes.into_iter().collect();
         let left = inbox.put_back(|event| match outcomes.get(&event.sequence) {
             Some(Outcome::Done | Outcome::DeadLetter(_)) => Verdict::Leave,
@@ -151,13 +151,13 @@ impl Broker {
             self.let_go_event(key, &event, effects);
         }
         for write in writes {
-            effects.record(Change::StateWritten { session, write });
+            effects.record(Change::StateWritten { state: session, write, undo: false });
         }
         for message in publishes {
             let origin = Origin { session: Some(key), refusable: false };
             let _ = self.route(now, Arc::new(message), origin, effects);
         }
-        effects.list.push(Effect::Settled { plugin, after: effects.since(before) });
+        effects.list.push(Effect::Settled { plugin, lane, after: effects.since(before) });
         self.refresh_inbox(key);
     }
 
@@ -212,6 +212,7 @@ impl Broker {
                 packet_id: None,
                 share: to.share,
                 weight: parcel.noted_weight(),
+                replayed: false,
             };
             effects.record(Change::Queued { session: self.sessions[key].id, sequence, entry });
             stored = Some(message);
@@ -265,7 +266,7 @@ impl Broker {
             if !taken.events.is_empty() {
                 inbox.demand = None;
                 let plugin = inbox.plugin.clone();
-                effects.list.push(Effect::Events { plugin, events: taken.events });
+                effects.list.push(Effect::Events { plugin, lane: Lane(0), events: taken.events });
             }
             for event in &taken.expired {
                 self.let_go_event(key, event, effects);

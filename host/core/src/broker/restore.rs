@@ -128,7 +128,13 @@ impl Broker {
         let id = session.id;
         changes.push(match &session.inbox {
             Some(inbox) => {
-                Change::PluginActivated { plugin: inbox.plugin.clone(), session: id, revision: inbox.revision.clone() }
+                Change::PluginActivated {
+                    plugin: inbox.plugin.clone(),
+                    session: id,
+                    revision: inbox.revision.clone(),
+                    state: id,
+                    probation: None,
+                }
             }
             None => Change::SessionStored { session: id, record: session.record() },
         });
@@ -174,6 +180,7 @@ fn inbox_entry(event: &Event) -> Option<(Sequence, QueueEntry)> {
         packet_id: None,
         share: event.share,
         weight: u32::try_from(event.message.weight()).unwrap_or(u32::MAX),
+        replayed: false,
     };
     Some((event.sequence, entry))
 }

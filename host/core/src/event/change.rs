@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{PacketId, PluginName, Revision, Sequence, SessionId, ShareNumber, StateWrite, SubscriptionOptions, Will};
+use super::{PacketId, PluginName, Revision, Sequence, SessionId, ShareNumber, StateWrite, SubscriptionOptions, Timer, Will};
 use crate::message::{Message, MessageId, Qos, Timestamp};
 use crate::topic::{Topic, TopicFilter};
 
@@ -44,15 +44,39 @@ pub enum Change {
     Retained { message: Arc<Message> },
     /// A topic has no retained message any more.
     RetainedCleared { topic: Topic },
-    /// A plugin's active revision. `session` holds its inbox and its subscriptions.
-    PluginActivated { plugin: PluginName, session: SessionId, revision: Revision },
-    /// A plugin is gone with its history; its session is removed by its own change.
+    /// A plugin's active revision. `session` holds its inbox, its timers and its subscriptions, `state` is the generation
+    /// of its state in use: under the name of the session itself at first. Ends a probation before it: what was kept for
+    /// that goes, and so does a generation that is neither in use nor kept for the probation that begins.
+    PluginActivated {
+        plugin: PluginName,
+        session: SessionId,
+        revision: Revision,
+        state: SessionId,
+        probation: Option<Box<ProbationRecord>>,
+    },
+    /// A plugin is gone with its history and the generations of its state; its session is removed by its own change.
     PluginRemoved { plugin: PluginName },
-    /// A plugin's state changed. The broker does not keep state; only the store does.
-    StateWritten { session: SessionId, write: StateWrite },
+    /// A further generation of a plugin's state exists, and is empty.
+    GenerationBegun { plugin: PluginName, state: SessionId },
+    /// The further generation of a plugin's state is gone.
+    GenerationDropped { plugin: PluginName, state: SessionId },
+    /// A plugin's state changed. The broker does not keep state; only the store does. With `undo`, the plugin is on probation
+    /// and in the generation of the revision before: the value that the key had at the switch is kept.
+    StateWritten { state: SessionId, write: StateWrite, undo: bool },
+    /// An event was handled on probation: it leaves the inbox, and is kept in case of a rollback.
+    Kept { session: SessionId, sequence: Sequence },
+    /// An event that was kept is in the inbox again, as [replayed](QueueEntry::replayed).
+    PutBack { session: SessionId, sequence: Sequence },
+    /// A probation ended: what was kept for it and is not put back goes, and so does the generation that is not in use any
+    /// more. With `undone`, the values that keys had at the switch are restored first.
+    ProbationEnded { plugin: PluginName, session: SessionId, undone: bool },
+    /// A plugin's timer; replaces one of the same name.
+    TimerSet { session: SessionId, name: Arc<str>, timer: Timer },
+    /// A plugin's timer is gone: fallen due, answered or cancelled.
+    TimerCancelled { session: SessionId, name: Arc<str> },
     /// An event was given up. The broker keeps its number only.
     DeadLettered { session: SessionId, sequence: Sequence, letter: DeadLetter },
-    /// A dead letter was dropped to make room.
+    /// A dead letter was dropped, to make room or by an operator, or is an event again.
     DeadLetterDropped { session: SessionId, sequence: Sequence },
 }
 
@@ -97,6 +121,17 @@ pub struct QueueEntry {
     pub share: Option<ShareNumber>,
     /// [Weight](Message::weight) of the message, in bytes.
     pub weight: u32,
+    /// Whether a revision that was rolled back has handled it before.
+    pub replayed: bool,
+}
+
+/// What is kept of the revision to which a probation may go back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProbationRecord {
+    /// The revision.
+    pub revision: Revision,
+    /// Its generation of the state.
+    pub state: SessionId,
 }
 
 /// An event that a plugin could not handle.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    AcknowledgeStep, Change, ChangeNumber, ConnectionId, LoadTicket, PacketId, PluginName, ReasonCode, Sequence,
+    AcknowledgeStep, Change, ChangeNumber, CommitTicket, ConnectionId, Lane, LoadTicket, PacketId, PluginName, ReasonCode, Sequence,
     SessionId,
 };
 use crate::message::{Message, Qos};
@@ -22,19 +22,36 @@ pub enum Effect {
     /// has forgotten the connection; no [`Input::ConnectionLost`](super::Input::ConnectionLost) is needed, and one does
     /// no harm.
     Close { connection: ConnectionId, after: ChangeNumber, reason: ReasonCode },
-    /// The batch for a plugin that asked with [`Input::TakeEvents`](super::Input::TakeEvents); never empty.
-    Events { plugin: PluginName, events: Vec<InboxEvent> },
-    /// [`Input::CancelTake`](super::Input::CancelTake) is done: no batch is out, and none comes until the next
+    /// The batch for a lane that asked with [`Input::TakeEvents`](super::Input::TakeEvents); never empty.
+    Events { plugin: PluginName, lane: Lane, events: Vec<InboxEvent> },
+    /// [`Input::CancelTake`](super::Input::CancelTake) is done: no batch of the lane is out, and none comes until the next
     /// [`Input::TakeEvents`](super::Input::TakeEvents).
-    TakeCancelled { plugin: PluginName },
+    TakeCancelled { plugin: PluginName, lane: Lane },
     /// Read entries of a client's durable queue: those behind `after`, in order, up to `max` of them and about
     /// `max_bytes` of [weight](Message::weight), one at the least. The read must see every change up to `change`.
     /// Answered by one [`Input::Loaded`](super::Input::Loaded).
     Load { ticket: LoadTicket, session: SessionId, after: Sequence, max: usize, max_bytes: usize, change: ChangeNumber },
     /// A settlement is complete once `after` is durable.
-    Settled { plugin: PluginName, after: ChangeNumber },
-    /// A revision is active once `after` is durable. `session` names the plugin's inbox and its state.
-    PluginActivated { plugin: PluginName, session: SessionId, revision: u32, after: ChangeNumber },
+    Settled { plugin: PluginName, lane: Lane, after: ChangeNumber },
+    /// What [`Input::Commit`](super::Input::Commit) brought is complete once `after` is durable.
+    Committed { plugin: PluginName, ticket: CommitTicket, after: ChangeNumber },
+    /// Events are spread over lanes as was asked.
+    LanesArranged { plugin: PluginName },
+    /// So many dead letters were handed out again or dropped, once `after` is durable.
+    DeadLettersChanged { plugin: PluginName, count: u32, after: ChangeNumber },
+    /// A step towards a new generation is complete once `after` is durable; `state` names the generation, if one is left.
+    GenerationStepped { plugin: PluginName, state: Option<SessionId>, after: ChangeNumber },
+    /// A revision is active once `after` is durable. `session` names the plugin's inbox, `state` its state.
+    PluginActivated { plugin: PluginName, session: SessionId, state: SessionId, revision: u32, after: ChangeNumber },
+    /// A probation is over once `after` is durable: the revision stays, also where so many events were handled that no more
+    /// are kept; or the one before is active, and so many events were put back. `state` names the plugin's state.
+    ProbationEnded {
+        plugin: PluginName,
+        rolled_back: bool,
+        put_back: u32,
+        state: SessionId,
+        after: ChangeNumber,
+    },
     /// An activation is refused: it would exceed [`Limits`](crate::Limits). Nothing has changed.
     PluginRefused { plugin: PluginName, reason: ReasonCode },
     /// A plugin is gone once `after` is durable.
@@ -93,6 +110,9 @@ pub struct InboxEvent {
     pub retain: bool,
     /// Times it was handed out and failed since the broker started; handing it back untouched does not count.
     pub attempt: u32,
+    /// Whether a revision that was rolled back has handled it before: its writes are wanted, and what it publishes has
+    /// gone out already.
+    pub replayed: bool,
 }
 
 /// A PUBLISH to several clients.

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{ConnectionId, LoadTicket, PacketId, PluginName, QueueEntry, ReasonCode, Sequence};
+use super::{
+    CommitTicket, ConnectionId, Lane, LoadTicket, PacketId, PluginName, QueueEntry, ReasonCode, Sequence, Timer,
+};
 use crate::message::{Message, Qos, Timestamp};
 use crate::topic::TopicFilter;
 
@@ -33,22 +35,40 @@ pub enum Input {
     /// A turn ends: does what is due by `now` (see [`Broker::next_deadline`](crate::Broker::next_deadline)) and hands
     /// waiting events to plugins that asked for some.
     Tick,
-    /// A plugin's revision takes over: a first deploy, a swap or a rollback. One transaction sets the revision and its
-    /// subscriptions; events that wait in the inbox stay there, even where no subscription of the new revision matches.
+    /// A plugin's revision takes over: a first deploy, a swap or a rollback. One transaction sets the revision, its
+    /// subscriptions, its schedules and its generation of the state; events that wait in the inbox stay there, even where
+    /// no subscription of the new revision matches. No batch may be out. A probation under way ends: its revision stays.
     ActivatePlugin { plugin: PluginName, activation: Box<Activation> },
     /// A plugin is removed with its inbox, its dead letters and its state.
     RemovePlugin { plugin: PluginName },
-    /// A plugin is idle and takes up to `max` events, now or as soon as there are some; answered by one
-    /// [`Effect::Events`](super::Effect::Events). At most one batch of a plugin is out at a time.
-    TakeEvents { plugin: PluginName, max: usize },
-    /// A plugin no longer wants what [`Input::TakeEvents`] asked for (it is being swapped or paused); answered by one
+    /// A lane of a plugin is idle and takes up to `max` events, now or as soon as there are some; answered by one
+    /// [`Effect::Events`](super::Effect::Events). At most one batch of a lane is out at a time.
+    TakeEvents { plugin: PluginName, lane: Lane, max: usize },
+    /// A lane no longer wants what [`Input::TakeEvents`] asked for (its plugin is being swapped or paused); answered by one
     /// [`Effect::TakeCancelled`](super::Effect::TakeCancelled) unless a batch is already out.
-    CancelTake { plugin: PluginName },
-    /// A plugin handled the batch that is out; state, publishes and acknowledgements are one transaction. Ignored,
-    /// without an effect, where no batch is out or the plugin is gone.
-    Settle { plugin: PluginName, settlement: Box<Settlement> },
-    /// The batch that is out was not handled (the call was interrupted by a swap): its events go back, untouched.
-    ReturnEvents { plugin: PluginName },
+    CancelTake { plugin: PluginName, lane: Lane },
+    /// The batch of a lane that is out was handled; state, publishes, timers and acknowledgements are one transaction.
+    /// Ignored, without an effect, where no batch is out or the plugin is gone.
+    Settle { plugin: PluginName, lane: Lane, settlement: Box<Settlement> },
+    /// The batch of a lane that is out was not handled (the call was interrupted by a swap): its events go back, untouched.
+    ReturnEvents { plugin: PluginName, lane: Lane },
+    /// What a call that belongs to no event came to (a request to the plugin's HTTP service): the outcomes of the settlement
+    /// are none. Answered by one [`Effect::Committed`](super::Effect::Committed), unless the plugin is gone.
+    Commit { plugin: PluginName, ticket: CommitTicket, settlement: Box<Settlement> },
+    /// A plugin's events are spread over lanes in another way. No batch may be out; demands are forgotten. Answered by
+    /// [`Effect::LanesArranged`](super::Effect::LanesArranged).
+    ArrangeLanes { plugin: PluginName, lanes: Lanes },
+    /// Dead letters of a plugin are handed out again, as new events, or dropped; those that are not there any more are passed
+    /// over. Answered by [`Effect::DeadLettersChanged`](super::Effect::DeadLettersChanged).
+    ChangeDeadLetters { plugin: PluginName, letters: Vec<(Sequence, DeadLetterAction)> },
+    /// A step towards a new generation of a plugin's state, beside the one in use. Answered by
+    /// [`Effect::GenerationStepped`](super::Effect::GenerationStepped). A generation that is not in use when the process
+    /// ends is dropped at the next start.
+    Generation { plugin: PluginName, step: GenerationStep },
+    /// The probation of a plugin's revision is over. Answered by
+    /// [`Effect::ProbationEnded`](super::Effect::ProbationEnded); ignored where there is none. To roll back, no batch
+    /// may be out.
+    EndProbation { plugin: PluginName, verdict: ProbationVerdict },
     /// What [`Effect::Load`](super::Effect::Load) asked for: the next entries of the queue, in order; an empty list
     /// where there are no more, `None` where they cannot be read.
     Loaded { ticket: LoadTicket, entries: Option<Vec<LoadedEntry>> },
@@ -87,6 +107,10 @@ pub struct Connect {
     pub maximum_packet_size: Option<u32>,
     /// The message to publish when the connection is lost.
     pub will: Option<Box<Will>>,
+    /// User name that the client was authenticated by, or gave where nobody asks for proof.
+    pub user: Option<Arc<str>>,
+    /// Address of its socket, for those who observe clients; may be empty.
+    pub address: Box<str>,
 }
 
 /// A will (section 3.1.2.5).
@@ -175,6 +199,69 @@ pub struct Activation {
     pub revision: Revision,
     /// What the plugin listens to from now on; replaces all it had.
     pub subscriptions: Vec<(TopicFilter, Qos)>,
+    /// How its events are spread over lanes.
+    pub lanes: Lanes,
+    /// Timers by name that the revision's manifest declares; each has a schedule. They replace those that an earlier
+    /// revision's declared; one of the same name and schedule goes on as it is.
+    pub schedules: Vec<(Arc<str>, Timer)>,
+    /// Whether the generation that was filled by [`Input::Generation`] becomes the one in use.
+    pub new_generation: bool,
+    /// Whether the revision is on probation: until [`Input::EndProbation`], what is needed to go back is kept. There has to
+    /// be a revision to go back to.
+    pub probation: bool,
+}
+
+/// How a plugin's events are spread over batches that may be out at the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lanes {
+    /// Lanes, 1 or more.
+    pub count: u16,
+    /// Events of one key are in one lane, in order.
+    pub key: EventKey,
+    /// Share of the keys, in percent, whose events go to a further lane, the last.
+    pub canary_percent: u8,
+}
+
+/// What of an event keeps its place in the order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventKey {
+    /// Its topic.
+    Topic,
+    /// The client identifier of its publisher.
+    Publisher,
+    /// One level of its topic, counted from 0; of a topic that is shorter, the topic.
+    Level(u16),
+}
+
+/// What becomes of a dead letter.
+#[derive(Debug, Clone, PartialEq)]
+pub enum DeadLetterAction {
+    /// It enters the inbox again, with this content, which whoever keeps dead letters has read.
+    Replay(Arc<Message>),
+    /// It is dropped.
+    Drop,
+}
+
+/// A step towards a new generation of a plugin's state.
+#[derive(Debug, Clone, PartialEq)]
+pub enum GenerationStep {
+    /// An empty one is begun; one that was begun before is dropped.
+    Begin,
+    /// It is written to.
+    Write(Vec<StateWrite>),
+    /// It is dropped.
+    Drop,
+}
+
+/// How a probation ends.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ProbationVerdict {
+    /// The revision stays.
+    Keep,
+    /// The revision before is active again, as this one, with the state as it was at the switch. What was handled since
+    /// then enters its inbox again in the old order, marked as [replayed](super::InboxEvent::replayed); what was given up
+    /// since then, unmarked.
+    RollBack(Box<Activation>),
 }
 
 /// One deployed version of a plugin.
@@ -199,6 +286,20 @@ pub struct Settlement {
     pub publishes: Vec<Message>,
     /// State to write, from events that are `Done`.
     pub writes: Vec<StateWrite>,
+    /// Timers to set or cancel, from events that are `Done`.
+    pub timers: Vec<TimerWrite>,
+    /// Clients to disconnect, from events that are `Done`.
+    pub disconnects: Vec<Arc<str>>,
+}
+
+/// A timer that is set, or cancelled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TimerWrite {
+    /// Its name within the plugin: characters that a topic name may have. A name that begins with
+    /// [`REQUEST_TIMER`](super::REQUEST_TIMER) stands for a request that waits for its answer.
+    pub name: Arc<str>,
+    /// The timer, or `None` to cancel.
+    pub timer: Option<Timer>,
 }
 
 /// What became of an event.
@@ -206,8 +307,8 @@ pub struct Settlement {
 pub enum Outcome {
     /// Handled: it leaves the inbox.
     Done,
-    /// Failed: it is handed out again at this time, alone of its topic. Later events on its topic wait for it; others
-    /// do not. Of the same batch, later events on its topic should be left unnamed, or they have overtaken it.
+    /// Failed: it is handed out again at this time, alone of its key. Later events of its key wait for it; others
+    /// do not. Of the same batch, later events of its key should be left unnamed, or they have overtaken it.
     RetryAt(Timestamp),
     /// Given up: it becomes a dead letter, with the reason.
     DeadLetter(Arc<str>),
@@ -233,4 +334,28 @@ pub struct StateWrite {
     pub key: Box<str>,
     /// The value, or `None` to delete.
     pub value: Option<Box<[u8]>>,
+    /// When the value is gone by itself; `None` for never.
+    pub expires_at: Option<Timestamp>,
+}
+
+impl Activation {
+    /// A revision with these subscriptions, one lane, no schedules, the generation in use, and no probation.
+    pub fn plain(revision: Revision, subscriptions: Vec<(TopicFilter, Qos)>) -> Self {
+        let (lanes, schedules) = (Lanes::default(), Vec::new());
+        Self { revision, subscriptions, lanes, schedules, new_generation: false, probation: false }
+    }
+}
+
+impl StateWrite {
+    /// A value that stays, or `None` to delete the key.
+    pub fn lasting(key: impl Into<Box<str>>, value: Option<Box<[u8]>>) -> Self {
+        Self { key: key.into(), value, expires_at: None }
+    }
+}
+
+impl Default for Lanes {
+    /// One lane, in which events that failed hold back those of their topic.
+    fn default() -> Self {
+        Self { count: 1, key: EventKey::Topic, canary_percent: 0 }
+    }
 }

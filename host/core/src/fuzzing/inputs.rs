@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use crate::event::{
-    AcknowledgeStep, Activation, Connect, ConnectionId, Disconnect, Outcome, PacketId, PluginName, Protocol, Publish,
+    AcknowledgeStep, Activation, Connect, ConnectionId, Disconnect, Lane, Outcome, PacketId, PluginName, Protocol, Publish,
     ReasonCode, RetainHandling, Revision, Sequence, Settlement, Subscribe, SubscriptionOptions, Will,
 };
 use crate::{
@@ -240,9 +240,9 @@ impl<'a> Chaos<'a> {
             83 => self.pick_storage(),
             84..87 => self.activate(plugin),
             87 => Input::RemovePlugin { plugin },
-            88..93 => Input::TakeEvents { plugin, max: self.choices.below(4) },
-            93 => Input::CancelTake { plugin },
-            94 => Input::ReturnEvents { plugin },
+            88..93 => Input::TakeEvents { lane: Lane(0), plugin, max: self.choices.below(4) },
+            93 => Input::CancelTake { lane: Lane(0), plugin },
+            94 => Input::ReturnEvents { lane: Lane(0), plugin },
             _ => self.settle(plugin),
         }
     }
@@ -266,6 +266,8 @@ impl<'a> Chaos<'a> {
             receive_maximum: self.pick(&[0, 1, 2, u16::MAX]),
             maximum_packet_size: self.pick(&[None, None, Some(0), Some(12)]),
             will,
+            user: None,
+            address: "".into(),
         };
         // Now and then on a connection that is already there.
         let connection = ConnectionId(self.connections - u64::from(self.choices.byte() == 0));
@@ -282,6 +284,7 @@ impl<'a> Chaos<'a> {
             expires_at: None,
             received_at,
             publisher: "a".into(),
+            user: None,
         }
     }
 
@@ -331,7 +334,7 @@ impl<'a> Chaos<'a> {
         let count = self.choices.below(4);
         let subscriptions =
             (0..count).map(|_: u8| (self.filter(), self.pick(&[Qos::AtMostOnce, Qos::ExactlyOnce]))).collect();
-        Input::ActivatePlugin { plugin, activation: Box::new(Activation { revision, subscriptions }) }
+        Input::ActivatePlugin { plugin, activation: Box::new(Activation::plain(revision, subscriptions)) }
     }
 
     fn settle(&mut self, plugin: PluginName) -> Input {
@@ -349,7 +352,7 @@ impl<'a> Chaos<'a> {
         settlement.outcomes.push((Sequence(self.choices.below(40)), Outcome::Done));
         let publishes = self.choices.below(3);
         settlement.publishes.extend((0..publishes).map(|_: u8| self.message()));
-        Input::Settle { plugin, settlement: Box::new(settlement) }
+        Input::Settle { lane: Lane(0), plugin, settlement: Box::new(settlement) }
     }
 }
 

@@ -308,6 +308,7 @@ impl Event {
             qos: self.qos,
             retain: self.retain,
             attempt: self.attempt,
+            replayed: false,
         }
     }
 }

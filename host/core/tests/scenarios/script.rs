@@ -25,7 +25,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use vespiary_core::event::{
-    AcknowledgeStep, Activation, Change, Connect, ConnectionId, Delivery, Disconnect, InboxEvent, Outcome, Packet,
+    AcknowledgeStep, Activation, Change, Connect, ConnectionId, Delivery, Disconnect, InboxEvent, Lane, Outcome, Packet,
     PacketId, PluginName, Protocol, Publish, ReasonCode, RetainHandling, Revision, Settlement, StateWrite, Subscribe,
     SubscriptionOptions, Will,
 };
@@ -303,6 +303,8 @@ impl Run {
             receive_maximum: u16::MAX,
             maximum_packet_size: None,
             will: None,
+            user: None,
+            address: "".into(),
         };
         while let Some(word) = words.next() {
             match word {
@@ -337,6 +339,7 @@ impl Run {
             expires_at: None,
             received_at: self.now,
             publisher: name.into(),
+            user: None,
         };
         let (mut packet_id, mut dup, mut expiry_s, mut delay_s) = (PacketId::MIN, false, None, 0);
         while let Some(word) = words.next() {
@@ -369,11 +372,11 @@ impl Run {
                 while let Some(word) = words.next() {
                     subscriptions.push((filter(word), qos(words.word())));
                 }
-                Input::ActivatePlugin { plugin, activation: Box::new(Activation { revision, subscriptions }) }
+                Input::ActivatePlugin { plugin, activation: Box::new(Activation::plain(revision, subscriptions)) }
             }
-            "takes" => Input::TakeEvents { plugin, max: words.number() },
-            "cancels" => Input::CancelTake { plugin },
-            "returns" => Input::ReturnEvents { plugin },
+            "takes" => Input::TakeEvents { lane: Lane(0), plugin, max: words.number() },
+            "cancels" => Input::CancelTake { lane: Lane(0), plugin },
+            "returns" => Input::ReturnEvents { lane: Lane(0), plugin },
             "goes" => Input::RemovePlugin { plugin },
             "settles" => {
                 let batch = self.batches.remove(name).unwrap_or_default();
@@ -393,7 +396,7 @@ impl Run {
                 for part in parts {
                     self.settlement_part(name, part, &mut settlement);
                 }
-                Input::Settle { plugin, settlement: Box::new(settlement) }
+                Input::Settle { lane: Lane(0), plugin, settlement: Box::new(settlement) }
             }
             verb => panic!("no verb {verb}"),
         }
@@ -402,7 +405,7 @@ impl Run {
     fn settlement_part(&self, name: &str, part: &str, settlement: &mut Settlement) {
         if let Some((key, value)) = part.trim().split_once('=') {
             let value = Some(Box::from(value.as_bytes()));
-            return settlement.writes.push(StateWrite { key: key.into(), value });
+            return settlement.writes.push(StateWrite::lasting(key, value));
         }
         let mut words = Words::new(part);
         let (mut message, ..) = self.message(&format!("$plugin/{name}"), &mut Words::new(&part.replace(" q", " qos ")));
@@ -424,7 +427,7 @@ impl Run {
             Effect::Close { connection, after, reason } => {
                 format!("{} is closed: {reason:?}{}", self.name(connection), wait(after))
             }
-            Effect::Events { plugin, events } => {
+            Effect::Events { plugin, lane: _, events } => {
                 let mut text = format!("{} handles", plugin.0);
                 for event in &events {
                     let payload = String::from_utf8_lossy(&event.message.payload);
@@ -439,13 +442,26 @@ impl Run {
                 self.batches.insert(plugin.0.to_string(), events);
                 text
             }
-            Effect::TakeCancelled { plugin } => format!("{} takes nothing", plugin.0),
-            Effect::Settled { plugin, after } => format!("{} has settled{}", plugin.0, wait(after)),
-            Effect::PluginActivated { plugin, revision, after, session: _ } => {
+            Effect::TakeCancelled { plugin, lane: _ } => format!("{} takes nothing", plugin.0),
+            Effect::Settled { plugin, lane: _, after } => format!("{} has settled{}", plugin.0, wait(after)),
+            Effect::PluginActivated { plugin, revision, after, session: _, state: _ } => {
                 format!("{} runs {revision}{}", plugin.0, wait(after))
             }
             Effect::PluginRefused { plugin, reason } => format!("{} is refused: {reason:?}", plugin.0),
             Effect::PluginRemoved { plugin, after } => format!("{} is gone{}", plugin.0, wait(after)),
+            Effect::Committed { plugin, ticket, after } => format!("{} committed {}{}", plugin.0, ticket.0, wait(after)),
+            Effect::LanesArranged { plugin } => format!("{} has its lanes", plugin.0),
+            Effect::DeadLettersChanged { plugin, count, after } => {
+                format!("{} changed {count} dead letters{}", plugin.0, wait(after))
+            }
+            Effect::GenerationStepped { plugin, state, after } => {
+                let left = if state.is_some() { "has a generation" } else { "has no generation" };
+                format!("{} {left}{}", plugin.0, wait(after))
+            }
+            Effect::ProbationEnded { plugin, rolled_back, put_back, state: _, after } => {
+                let verdict = if rolled_back { "rolled back" } else { "passed" };
+                format!("{} {verdict}, {put_back} back{}", plugin.0, wait(after))
+            }
             Effect::Load { .. } | Effect::FanOut(_) => unreachable!("neither is told as it is"),
             Effect::Dropped { reason, count } => format!("dropped: {count} {reason:?}"),
         }

@@ -100,6 +100,8 @@ impl Client {
             receive_maximum: self.receive_maximum,
             maximum_packet_size: None,
             will: None,
+            user: None,
+            address: "".into(),
         };
         let connect = Input::Connect { connection: ConnectionId(connection), connect: Box::new(connect) };
         self.unacknowledged.clear();
@@ -140,6 +142,7 @@ impl Client {
             expires_at: None,
             received_at: now,
             publisher: self.name.as_str().into(),
+            user: None,
         };
         let mut packet_id = None;
         if qos != Qos::AtMostOnce {

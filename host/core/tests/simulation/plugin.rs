@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fastrand::Rng;
-use vespiary_core::event::{InboxEvent, Outcome, PluginName, Settlement, StateWrite};
+use vespiary_core::event::{InboxEvent, Lane, Outcome, PluginName, Settlement, StateWrite};
 use vespiary_core::{Input, Message, Qos, Timestamp, Topic};
 
 use crate::client::number_of;
@@ -57,14 +57,14 @@ impl Plugin {
             if self.asked {
                 return (!calm && rng.u8(..) < 8).then(|| {
                     self.asked = false;
-                    Input::CancelTake { plugin }
+                    Input::CancelTake { lane: Lane(0), plugin }
                 });
             }
             self.asked = self.batch.is_none();
-            return self.asked.then(|| Input::TakeEvents { plugin, max: rng.usize(1..6) });
+            return self.asked.then(|| Input::TakeEvents { lane: Lane(0), plugin, max: rng.usize(1..6) });
         };
         if !calm && rng.u8(..) < 20 {
-            return Some(Input::ReturnEvents { plugin });
+            return Some(Input::ReturnEvents { lane: Lane(0), plugin });
         }
         let mut settlement = Settlement::default();
         let mut failed: BTreeSet<Topic> = BTreeSet::new();
@@ -86,8 +86,8 @@ impl Plugin {
             match &outcome {
                 Outcome::Done => {
                     settlement.publishes.push(self.publish(&event.message, now));
-                    let key = number_of(&event.message).to_string().into();
-                    settlement.writes.push(StateWrite { key, value: Some(Box::from([])) });
+                    let key = number_of(&event.message).to_string();
+                    settlement.writes.push(StateWrite::lasting(key, Some(Box::from([]))));
                 }
                 Outcome::RetryAt(_) => {
                     failed.insert(event.message.topic.clone());
@@ -97,7 +97,7 @@ impl Plugin {
             }
             settlement.outcomes.push((event.sequence, outcome));
         }
-        Some(Input::Settle { plugin, settlement: Box::new(settlement) })
+        Some(Input::Settle { lane: Lane(0), plugin, settlement: Box::new(settlement) })
     }
 
     pub fn has_published(&self, topic: &Topic) -> bool {

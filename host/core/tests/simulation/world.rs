@@ -140,7 +140,7 @@ impl World {
     fn begin(&mut self) {
         for (plugin, filter) in &self.plugins {
             let revision = Revision { number: 1, digest: [0; 32], version: "1".into(), activated_at: Timestamp(0) };
-            let activation = Activation { revision, subscriptions: vec![(filter.clone(), Qos::ExactlyOnce)] };
+            let activation = Activation::plain(revision, vec![(filter.clone(), Qos::ExactlyOnce)]);
             let input = Input::ActivatePlugin { plugin: plugin.name.clone(), activation: Box::new(activation) };
             self.broker.handle(self.now, input, &mut self.effects);
         }
@@ -283,7 +283,7 @@ impl World {
                     self.totals.refused += u64::from(refuses(&effect));
                     self.held.entry(connection).or_default().push_back(effect);
                 }
-                Effect::Events { plugin, events } => {
+                Effect::Events { plugin, lane: _, events } => {
                     self.totals.retries += events.iter().filter(|event| event.attempt > 0).count() as u64;
                     let place = self.plugins.iter().position(|(known, _)| known.name == plugin);
                     self.plugins[place.expect("a plugin of ours")].0.take(events);
@@ -291,6 +291,11 @@ impl World {
                 Effect::Load { .. } => self.loads.push_back(effect),
                 Effect::TakeCancelled { .. }
                 | Effect::Settled { .. }
+                | Effect::Committed { .. }
+                | Effect::LanesArranged { .. }
+                | Effect::DeadLettersChanged { .. }
+                | Effect::GenerationStepped { .. }
+                | Effect::ProbationEnded { .. }
                 | Effect::PluginActivated { .. }
                 | Effect::PluginRefused { .. }
                 | Effect::PluginRemoved { .. } => {}

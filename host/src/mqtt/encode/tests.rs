@@ -38,6 +38,7 @@ fn message() -> impl Strategy<Value = Message> {
         expires_at: None,
         received_at: Timestamp(0),
         publisher: "p".into(),
+        user: None,
     })
 }
 

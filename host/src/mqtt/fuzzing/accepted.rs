@@ -84,6 +84,11 @@ pub(super) fn check_input(input: &Input, connect: &Connect, frame: Frame<'_>, de
         | Input::CancelTake { .. }
         | Input::Settle { .. }
         | Input::ReturnEvents { .. }
+        | Input::Commit { .. }
+        | Input::ArrangeLanes { .. }
+        | Input::ChangeDeadLetters { .. }
+        | Input::Generation { .. }
+        | Input::EndProbation { .. }
         | Input::Loaded { .. }
         | Input::StorageFailed
         | Input::StorageRecovered => panic!("{:?} came to {input:?}", frame.packet),

@@ -222,6 +222,7 @@ fn understand_v3(frame: Frame<'_>, now: Timestamp) -> Result<Client, ReasonCode>
                 expires_at: None,
                 received_at: now,
                 publisher: client_id.clone(),
+                user: None,
             },
             expiry_s: None,
             delay_s: 0,
@@ -236,6 +237,8 @@ fn understand_v3(frame: Frame<'_>, now: Timestamp) -> Result<Client, ReasonCode>
         receive_maximum: u16::MAX,
         maximum_packet_size: None,
         will,
+        user: None,
+        address: "".into(),
     });
     let wishes = Wishes {
         topic_alias_maximum: 0,
@@ -284,6 +287,8 @@ fn read_v5<'a>(body: &'a [u8], now: Timestamp, announced: &mut Announced<'a>) ->
         receive_maximum: announced.receive_maximum.unwrap_or(u16::MAX),
         maximum_packet_size: announced.maximum_packet_size,
         will,
+        user: None,
+        address: "".into(),
     });
     let wishes = Wishes {
         topic_alias_maximum: announced.topic_alias_maximum,
@@ -398,6 +403,7 @@ impl<'a> WillFields<'a> {
             expires_at: None,
             received_at: now,
             publisher: client_id.clone(),
+            user: None,
         };
         Ok(Will { message, expiry_s, delay_s })
     }

@@ -67,6 +67,7 @@ impl Inbound {
             expires_at: expiry_s.map(|seconds| terms.now.after_ms(u64::from(seconds) * 1000)),
             received_at: terms.now,
             publisher: self.client_id.clone(),
+            user: None,
         };
         let publish = Publish { packet_id, dup, message };
         inputs.push_back(Input::Publish { connection: self.connection, publish });

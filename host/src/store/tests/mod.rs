@@ -97,6 +97,7 @@ fn message(topic: &str, payload: &[u8]) -> Message {
         expires_at: None,
         received_at: Timestamp(1_700_000_000_000),
         publisher: "sensor-1".into(),
+        user: None,
     }
 }
 
@@ -145,7 +146,7 @@ fn subscription(options: SubscriptionOptions) -> SubscriptionRecord {
 fn state(session: u64, key: &str, value: Option<&[u8]>) -> Change {
     Change::StateWritten {
         session: SessionId(session),
-        write: StateWrite { key: key.into(), value: value.map(Box::from) },
+        write: StateWrite::lasting(key.into(), value.map(Box::from)),
     }
 }
 

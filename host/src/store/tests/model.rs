@@ -49,12 +49,12 @@ impl Model {
             Change::Dequeued { session, sequence, .. } => {
                 self.queue.remove(&(session, sequence));
             }
-            Change::PluginActivated { plugin, session, revision } => self.activate(plugin, session, revision),
+            Change::PluginActivated { plugin, session, revision, state: session, probation: None } => self.activate(plugin, session, revision),
             Change::PluginRemoved { plugin } => {
                 self.plugins.remove(&plugin);
                 self.revisions.retain(|(name, _), _| *name != plugin);
             }
-            Change::StateWritten { session, write } => {
+            Change::StateWritten { state: session, undo: false, write } => {
                 let key = (session, write.key.into_string());
                 match write.value {
                     Some(value) => self.state.insert(key, value),

@@ -23,6 +23,7 @@ fn message(topic: &str) -> Message {
         expires_at: None,
         received_at: Timestamp(0),
         publisher: "$plugin/test".into(),
+        user: None,
     }
 }
 
