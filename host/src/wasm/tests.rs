@@ -122,7 +122,7 @@ fn event(sequence: u64, topic: &str, payload: &str) -> InboxEvent {
         user: None,
     };
     let (qos, message) = (Qos::AtLeastOnce, Arc::new(message));
-    InboxEvent { sequence: Sequence(sequence), message, qos, retain: false, attempt: 0 }
+    InboxEvent { sequence: Sequence(sequence), message, qos, retain: false, attempt: 0, replayed: false }
 }
 
 /// Hands each script to a guest as one batch; the guest has already shown that it marks its events.
