@@ -123,7 +123,7 @@ impl Plugins {
             Ok(ready) => ready,
             Err(error) => return self.cannot_run(plugin, &error),
         };
-        let snapshot = match self.store.snapshot(session) {
+        let snapshot = match self.store.snapshot(session, wall_clock()) {
             Ok(snapshot) => snapshot,
             Err(error) if error.is_passing() => {
                 plugin.run(|run| {

@@ -15,6 +15,12 @@ pub mod deploy;
 
 pub mod view;
 
+pub mod signature;
+
+pub mod sections;
+
+pub mod metrics;
+
 mod dispatch;
 
 mod plugin;
