@@ -13,6 +13,10 @@ mod new;
 
 mod build;
 
+mod embed;
+
+mod sign;
+
 mod publish;
 
 mod subscribe;
@@ -50,6 +54,10 @@ enum Command {
     New(new::NewArgs),
     /// Build a plugin crate into one component
     Build(build::BuildArgs),
+    /// Put a manifest into a component that was made by another language's tools
+    Embed(embed::EmbedArgs),
+    /// Sign a component, or make the key for it
+    Sign(sign::SignArgs),
     /// Deploy a component to a running broker, over the revision that is active
     Deploy(admin::DeployArgs),
     /// See and manage the plugins of a running broker
@@ -82,6 +90,8 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => with_log("warn", || demo::run(&args)),
         Command::New(args) => new::run(&args),
         Command::Build(args) => build::run(&args),
+        Command::Embed(args) => embed::run(&args),
+        Command::Sign(args) => sign::run(&args),
         Command::Deploy(args) => admin::deploy(&args),
         Command::Plugin(args) => admin::plugin(&args),
         Command::Pub(args) => with_log("warn", || block_on(publish::run(args))),
