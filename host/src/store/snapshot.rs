@@ -47,6 +47,13 @@ impl StateSnapshot {
         Ok(self.living(value.value())?.map(|row| row.bytes.to_vec()))
     }
 
+    /// The value of a key, if it has one, and when it expires.
+    pub fn entry(&self, key: &str) -> Result<Option<(Vec<u8>, Option<Timestamp>)>, StoreError> {
+        let value = self.table.get((self.state, key)).map_err(StoreError::database("read", &self.path))?;
+        let Some(value) = value else { return Ok(None) };
+        Ok(self.living(value.value())?.map(|row| (row.bytes.to_vec(), row.expires_at)))
+    }
+
     /// Up to `limit` keys that begin with `prefix`, with their values, in the order of keys; from the first key greater
     /// than `after` if it is given.
     pub fn scan(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
