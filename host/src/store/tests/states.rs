@@ -338,6 +338,8 @@ fn a_snapshot_shows_what_has_not_expired_by_the_time_given() {
         let entries = at(now).entries(None, 9).unwrap().into_iter().map(|(key, ..)| key);
         assert_eq!(entries.collect::<Vec<_>>(), keys);
         assert_eq!(at(now).get("a").unwrap().is_some(), keys.contains(&"a"));
+        let entry = at(now).entry("b").unwrap();
+        assert_eq!(entry, keys.contains(&"b").then(|| (b"2".to_vec(), Some(Timestamp(FUTURE + 1)))));
         assert_eq!(at(now).usage().unwrap(), 6);
     }
     // The limit counts what is shown.
