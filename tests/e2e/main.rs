@@ -16,4 +16,5 @@ mod hot_swap;
 mod interop;
 mod large_queues;
 mod sandbox;
+mod swaps;
 mod torture;
