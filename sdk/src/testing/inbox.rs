@@ -216,7 +216,8 @@ impl TestHost {
         match outcome {
             Ok(Outcome::Done) => {
                 self.commit();
-                self.set_again(waiting.again);
+                let touched = std::mem::take(&mut self.world.inner.borrow_mut().touched);
+                self.set_again(waiting.again.filter(|(name, _)| !touched.contains(name)));
                 Delivery::Done
             }
             Ok(Outcome::Reject(reason)) => {
@@ -268,7 +269,7 @@ impl TestHost {
         self.set_again(waiting.again);
     }
 
-    /// Sets a timer with a schedule again, unless the handler set another of its name.
+    /// Sets a timer with a schedule again, unless another of its name was set.
     fn set_again(&mut self, again: Option<(String, Timer)>) {
         let Some((name, mut timer)) = again else { return };
         let now = self.now();

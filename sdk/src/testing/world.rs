@@ -55,6 +55,8 @@ pub(crate) struct Inner {
     pub(super) state: BTreeMap<String, Stored>,
     /// Committed timers.
     pub(super) timers: BTreeMap<String, Timer>,
+    /// Names of timers that the last transaction set or cancelled.
+    pub(super) touched: Vec<String>,
     /// Committed requests that wait for an answer.
     pub(super) requests: BTreeMap<u64, PendingRequest>,
     /// Retained messages.
@@ -127,6 +129,7 @@ impl World {
                 read_only: false,
                 state: BTreeMap::new(),
                 timers: BTreeMap::new(),
+                touched: Vec::new(),
                 requests: BTreeMap::new(),
                 retained: BTreeMap::new(),
                 published: Vec::new(),
@@ -157,6 +160,7 @@ impl World {
                 None => drop(inner.state.remove(&key)),
             }
         }
+        inner.touched = timers.keys().cloned().collect();
         for (name, timer) in timers {
             match timer {
                 Some(timer) => drop(inner.timers.insert(name, timer)),

@@ -2,6 +2,7 @@
 //!
 //! Each module declares the plugins that it needs; nothing here sees the inside of the SDK.
 
+mod asked;
 mod handlers;
 mod host;
 mod manifest;
@@ -9,3 +10,5 @@ mod night_watch;
 mod template;
 #[path = "../../examples/thermometer.rs"]
 mod thermometer;
+mod time;
+mod versions;
