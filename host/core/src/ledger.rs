@@ -147,13 +147,7 @@ impl Ledger {
             match (plugins.get(&session), &kept.record) {
                 (Some(&(plugin, revision)), _) => {
                     let (plugin, revision) = (plugin.clone(), revision.clone());
-                    changes.push(Change::PluginActivated {
-                        plugin,
-                        session,
-                        revision,
-                        state: session,
-                        probation: None,
-                    });
+                    changes.push(Change::PluginActivated { plugin, session, revision, state: session, probation: None });
                 }
                 (None, Some(record)) => changes.push(Change::SessionStored { session, record: record.clone() }),
                 (None, None) => continue,

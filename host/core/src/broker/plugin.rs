@@ -48,13 +48,7 @@ impl Broker {
         let session = self.sessions[key].id;
         self.sessions[key].plugin_inbox().revision = revision.clone();
         let number = revision.number;
-        effects.record(Change::PluginActivated {
-            plugin: plugin.clone(),
-            session,
-            revision,
-            state: session,
-            probation: None,
-        });
+        effects.record(Change::PluginActivated { plugin: plugin.clone(), session, revision, state: session, probation: None });
         let added = self.set_plugin_subscriptions(key, &wanted, effects);
         let after = effects.last_change();
         effects.list.push(Effect::PluginActivated { plugin, session, state: session, revision: number, after });
@@ -107,14 +101,7 @@ impl Broker {
         effects.list.push(Effect::PluginRemoved { plugin, after: effects.since(before) });
     }
 
-    pub(super) fn take_events(
-        &mut self,
-        now: Timestamp,
-        plugin: &PluginName,
-        _lane: Lane,
-        max: usize,
-        effects: &mut Effects,
-    ) {
+    pub(super) fn take_events(&mut self, now: Timestamp, plugin: &PluginName, _lane: Lane, max: usize, effects: &mut Effects) {
         if let Some(&key) = self.plugins.get(plugin) {
             self.sessions[key].plugin_inbox().demand = Some(max.max(1));
             self.serve(now, key, effects);
@@ -140,14 +127,7 @@ impl Broker {
         }
     }
 
-    pub(super) fn settle(
-        &mut self,
-        now: Timestamp,
-        plugin: PluginName,
-        lane: Lane,
-        settlement: Settlement,
-        effects: &mut Effects,
-    ) {
+    pub(super) fn settle(&mut self, now: Timestamp, plugin: PluginName, lane: Lane, settlement: Settlement, effects: &mut Effects) {
         let Some(&key) = self.plugins.get(&plugin) else { return };
         let before = effects.last_change();
         let session = self.sessions[key].id;

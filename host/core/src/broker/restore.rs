@@ -127,13 +127,15 @@ impl Broker {
     fn durable_session(&self, session: &Session, changes: &mut Vec<Change>) {
         let id = session.id;
         changes.push(match &session.inbox {
-            Some(inbox) => Change::PluginActivated {
-                plugin: inbox.plugin.clone(),
-                session: id,
-                revision: inbox.revision.clone(),
-                state: id,
-                probation: None,
-            },
+            Some(inbox) => {
+                Change::PluginActivated {
+                    plugin: inbox.plugin.clone(),
+                    session: id,
+                    revision: inbox.revision.clone(),
+                    state: id,
+                    probation: None,
+                }
+            }
             None => Change::SessionStored { session: id, record: session.record() },
         });
         let heirs = session.heirs.iter().flat_map(|heirs| heirs.iter());

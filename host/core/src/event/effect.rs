@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    AcknowledgeStep, Change, ChangeNumber, CommitTicket, ConnectionId, Lane, LoadTicket, PacketId, PluginName,
-    ReasonCode, Sequence, SessionId,
+    AcknowledgeStep, Change, ChangeNumber, CommitTicket, ConnectionId, Lane, LoadTicket, PacketId, PluginName, ReasonCode, Sequence,
+    SessionId,
 };
 use crate::message::{Message, Qos};
 
@@ -45,7 +45,13 @@ pub enum Effect {
     PluginActivated { plugin: PluginName, session: SessionId, state: SessionId, revision: u32, after: ChangeNumber },
     /// A probation is over once `after` is durable: the revision stays, also where so many events were handled that no more
     /// are kept; or the one before is active, and so many events were put back. `state` names the plugin's state.
-    ProbationEnded { plugin: PluginName, rolled_back: bool, put_back: u32, state: SessionId, after: ChangeNumber },
+    ProbationEnded {
+        plugin: PluginName,
+        rolled_back: bool,
+        put_back: u32,
+        state: SessionId,
+        after: ChangeNumber,
+    },
     /// An activation is refused: it would exceed [`Limits`](crate::Limits). Nothing has changed.
     PluginRefused { plugin: PluginName, reason: ReasonCode },
     /// A plugin is gone once `after` is durable.

@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 
 use crate::event::{
-    AcknowledgeStep, Activation, Connect, ConnectionId, Disconnect, Lane, Outcome, PacketId, PluginName, Protocol,
-    Publish, ReasonCode, RetainHandling, Revision, Sequence, Settlement, Subscribe, SubscriptionOptions, Will,
+    AcknowledgeStep, Activation, Connect, ConnectionId, Disconnect, Lane, Outcome, PacketId, PluginName, Protocol, Publish,
+    ReasonCode, RetainHandling, Revision, Sequence, Settlement, Subscribe, SubscriptionOptions, Will,
 };
 use crate::{
     Broker, Change, Effect, Effects, Input, Ledger, Limits, Message, Qos, SharedStrategy, Timestamp, Topic, TopicFilter,

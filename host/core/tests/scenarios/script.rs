@@ -25,9 +25,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use vespiary_core::event::{
-    AcknowledgeStep, Activation, Change, Connect, ConnectionId, Delivery, Disconnect, InboxEvent, Lane, Outcome,
-    Packet, PacketId, PluginName, Protocol, Publish, ReasonCode, RetainHandling, Revision, Settlement, StateWrite,
-    Subscribe, SubscriptionOptions, Will,
+    AcknowledgeStep, Activation, Change, Connect, ConnectionId, Delivery, Disconnect, InboxEvent, Lane, Outcome, Packet,
+    PacketId, PluginName, Protocol, Publish, ReasonCode, RetainHandling, Revision, Settlement, StateWrite, Subscribe,
+    SubscriptionOptions, Will,
 };
 use vespiary_core::{
     Broker, Effect, Effects, Input, Ledger, Limits, Message, Qos, SharedStrategy, Timestamp, Topic, TopicFilter,
@@ -449,9 +449,7 @@ impl Run {
             }
             Effect::PluginRefused { plugin, reason } => format!("{} is refused: {reason:?}", plugin.0),
             Effect::PluginRemoved { plugin, after } => format!("{} is gone{}", plugin.0, wait(after)),
-            Effect::Committed { plugin, ticket, after } => {
-                format!("{} committed {}{}", plugin.0, ticket.0, wait(after))
-            }
+            Effect::Committed { plugin, ticket, after } => format!("{} committed {}{}", plugin.0, ticket.0, wait(after)),
             Effect::LanesArranged { plugin } => format!("{} has its lanes", plugin.0),
             Effect::DeadLettersChanged { plugin, count, after } => {
                 format!("{} changed {count} dead letters{}", plugin.0, wait(after))
