@@ -4,6 +4,8 @@
 //! [`Config`] is what the rest of the program sees: no other module reads a file or a flag. What the values bound is
 //! said where they are used; here stand the names, the defaults and what may not be combined.
 
+mod public_key;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{Ipv6Addr, SocketAddr};
@@ -11,6 +13,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use vespiary_core::{Limits, SharedStrategy, Topic, TopicFilter};
+
+pub use self::public_key::PublicKey;
 
 /// Longest Server Reference, so that it fits what nearly every client takes.
 const SERVER_REFERENCE_BYTES: usize = 1024;
@@ -76,6 +80,9 @@ pub struct Mqtt {
 pub struct Http {
     /// Address and port of the admin API; loopback only, since it has no authentication.
     pub listen: SocketAddr,
+    /// Address and port of a second listener, which serves nothing but the plugins' own HTTP under `/services/`; it may be
+    /// one that other machines can reach.
+    pub services_listen: Option<SocketAddr>,
 }
 
 /// `[store]`
@@ -163,6 +170,10 @@ pub struct Plugins {
     pub write_bytes_per_call: usize,
     /// Log lines a second; more are dropped and counted.
     pub log_lines_per_s: u32,
+    /// Keys of which one must have signed a component; without any, none has to.
+    pub signed_by: Vec<PublicKey>,
+    /// Series of measurements that one plugin may have; further ones are dropped and counted.
+    pub metric_series: usize,
 }
 
 /// How the member of a shared subscription's group is chosen that gets the next message.
@@ -380,7 +391,7 @@ impl Default for Mqtt {
 
 impl Default for Http {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8080)) }
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8080)), services_listen: None }
     }
 }
 
@@ -406,6 +417,8 @@ impl Default for Plugins {
             publish_bytes_per_call: 16 << 20,
             write_bytes_per_call: 16 << 20,
             log_lines_per_s: 100,
+            signed_by: Vec::new(),
+            metric_series: 1_000,
         }
     }
 }

@@ -21,8 +21,8 @@ pub use change::{Change, DeadLetter, ProbationRecord, QueueEntry, SessionRecord,
 pub use effect::{Delivery, DropReason, Effect, Effects, FanOut, InboxEvent, Packet, Receiver};
 pub use input::{
     AcknowledgeStep, Activation, Connect, DeadLetterAction, Disconnect, EventKey, GenerationStep, Input, Lanes,
-    LoadedEntry, Outcome, ProbationVerdict, Protocol, Publish, RetainHandling, Revision, Settlement, StateWrite, Subscribe,
-    SubscriptionOptions, TimerWrite, Will,
+    LoadedEntry, Outcome, ProbationVerdict, Protocol, Publish, RetainHandling, Revision, Settlement, StateWrite,
+    Subscribe, SubscriptionOptions, TimerWrite, Will,
 };
 pub use reason::ReasonCode;
 

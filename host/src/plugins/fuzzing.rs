@@ -1,9 +1,10 @@
 //! Manifests, fuzzed: a component's author writes them, and whoever deploys it reads what is wrong with them.
 
 use serde_json::json;
+use vespiary_core::event::EventKey;
 use vespiary_core::{Qos, TopicFilter};
 
-use super::manifest::{Manifest, parse_name};
+use super::manifest::{Action, Hook, HookDeclaration, Manifest, Schedule, parse_name};
 
 /// Takes `bytes` for the manifest section of a component.
 ///
@@ -34,8 +35,48 @@ pub fn manifest(bytes: &[u8]) {
         "description": manifest.description,
         "subscribes": manifest.subscribes.iter().map(subscription).collect::<Vec<_>>(),
         "publishes": manifest.publishes.iter().map(TopicFilter::as_str).collect::<Vec<_>>(),
+        "state_version": manifest.state_version,
+        "concurrency": { "lanes": manifest.lanes.count, "key": key(manifest.lanes.key) },
+        "schedules": manifest.schedules.iter().map(schedule).collect::<Vec<_>>(),
+        "secrets": manifest.secrets,
+        "http_hosts": manifest.http_hosts.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "disconnects": manifest.disconnects,
+        "hooks": manifest.hooks.iter().map(hook).collect::<Vec<_>>(),
     });
     assert_eq!(Manifest::parse(written.to_string().as_bytes()).as_ref(), Ok(&manifest), "{written}");
+}
+
+fn key(key: EventKey) -> serde_json::Value {
+    match key {
+        EventKey::Topic => json!("topic"),
+        EventKey::Publisher => json!("client"),
+        EventKey::Level(level) => json!({ "level": level }),
+    }
+}
+
+fn schedule(schedule: &Schedule) -> serde_json::Value {
+    let payload = std::str::from_utf8(&schedule.payload).expect("it came as text");
+    json!({ "name": schedule.name, "cron": schedule.cron, "payload": payload })
+}
+
+fn hook(declaration: &HookDeclaration) -> serde_json::Value {
+    let HookDeclaration { hook, filters, methods, actions, priority, deadline_ms, on_failure } = declaration;
+    let (priority, on_failure) = (*priority, on_failure.name());
+    let mut written =
+        json!({ "hook": hook.name(), "priority": priority, "deadline_ms": deadline_ms, "on_failure": on_failure });
+    let filters: Vec<&str> = filters.iter().map(TopicFilter::as_str).collect();
+    match hook {
+        Hook::Authenticate => {}
+        Hook::AuthStep => written["methods"] = json!(methods),
+        Hook::Authorize => {
+            written["filters"] = json!(filters);
+            written["actions"] = json!(actions.iter().copied().map(Action::name).collect::<Vec<_>>());
+        }
+        Hook::InterceptPublish | Hook::InterceptSubscribe | Hook::InterceptDeliver => {
+            written["filters"] = json!(filters);
+        }
+    }
+    written
 }
 
 #[cfg(test)]
@@ -56,6 +97,10 @@ mod tests {
             (
                 "everything",
                 r##"{"manifest":1,"name":"a","version":"0","subscribes":[{"filter":"#","qos":2}],"publishes":["#"]}"##,
+            ),
+            (
+                "platform",
+                r#"{"manifest":1,"name":"a","version":"0","state_version":2,"concurrency":{"lanes":4,"key":{"level":1}},"schedules":[{"name":"n","cron":"0 3 * * *","payload":"x"}],"secrets":["t"],"http_hosts":["https://*.a.com","http://[::1]:80"],"disconnects":true,"hooks":[{"hook":"authenticate","on_failure":"allow"},{"hook":"auth-step","methods":["M"]},{"hook":"authorize","actions":["will"]},{"hook":"intercept-publish","filters":["raw/#"],"priority":-1}]}"#,
             ),
             ("least", r#"{"manifest":1,"name":"a","version":""}"#),
             ("empty", ""),

@@ -9,11 +9,19 @@
 
 pub mod manifest;
 
+pub mod hooks;
+
 pub mod grants;
 
 pub mod deploy;
 
 pub mod view;
+
+pub mod signature;
+
+pub mod sections;
+
+pub mod metrics;
 
 mod dispatch;
 
@@ -40,8 +48,10 @@ use vespiary_core::Input;
 use vespiary_core::event::{PluginName, Revision, SessionId};
 
 use self::grants::Policy;
+use self::metrics::Metrics;
 use self::plugin::Plugin;
 use self::pool::Pool;
+use self::signature::Signers;
 use crate::config::Config;
 use crate::store::{Durability, Store};
 use crate::wasm::{LogLevel, Runtime};
@@ -57,6 +67,8 @@ pub struct Plugins {
     runtime: Runtime,
     store: Store,
     policy: Policy,
+    signers: Signers,
+    metrics: Arc<Metrics>,
     options: Options,
     post: OnceLock<Post>,
     plugins: Mutex<BTreeMap<PluginName, Arc<Plugin>>>,
@@ -106,6 +118,8 @@ impl Plugins {
             runtime,
             store,
             policy: Policy::new(config),
+            signers: Signers::new(&settings.signed_by),
+            metrics: Metrics::new(settings.metric_series),
             options,
             post: OnceLock::new(),
             plugins: Mutex::default(),

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{PacketId, PluginName, Revision, Sequence, SessionId, ShareNumber, StateWrite, SubscriptionOptions, Timer, Will};
+use super::{
+    PacketId, PluginName, Revision, Sequence, SessionId, ShareNumber, StateWrite, SubscriptionOptions, Timer, Will,
+};
 use crate::message::{Message, MessageId, Qos, Timestamp};
 use crate::topic::{Topic, TopicFilter};
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    AcknowledgeStep, Change, ChangeNumber, CommitTicket, ConnectionId, Lane, LoadTicket, PacketId, PluginName, ReasonCode, Sequence,
-    SessionId,
+    AcknowledgeStep, Change, ChangeNumber, CommitTicket, ConnectionId, Lane, LoadTicket, PacketId, PluginName,
+    ReasonCode, Sequence, SessionId,
 };
 use crate::message::{Message, Qos};
 
@@ -45,13 +45,7 @@ pub enum Effect {
     PluginActivated { plugin: PluginName, session: SessionId, state: SessionId, revision: u32, after: ChangeNumber },
     /// A probation is over once `after` is durable: the revision stays, also where so many events were handled that no more
     /// are kept; or the one before is active, and so many events were put back. `state` names the plugin's state.
-    ProbationEnded {
-        plugin: PluginName,
-        rolled_back: bool,
-        put_back: u32,
-        state: SessionId,
-        after: ChangeNumber,
-    },
+    ProbationEnded { plugin: PluginName, rolled_back: bool, put_back: u32, state: SessionId, after: ChangeNumber },
     /// An activation is refused: it would exceed [`Limits`](crate::Limits). Nothing has changed.
     PluginRefused { plugin: PluginName, reason: ReasonCode },
     /// A plugin is gone once `after` is durable.
@@ -149,6 +143,8 @@ pub enum DropReason {
     RetainedFull,
     /// A plugin's dead letters are full; the oldest went.
     DeadLettersFull,
+    /// A plugin has as many timers as it may; the one that it set is not there.
+    TimersFull,
     /// A plugin that was removed still had events waiting.
     PluginRemoved,
     /// Nothing can be made durable at present, and the publish cannot be refused: it is delivered and not retained, or
@@ -158,13 +154,14 @@ pub enum DropReason {
 
 impl DropReason {
     /// Every reason, in the order of their declaration, with a name for counters.
-    pub const ALL: [(Self, &'static str); 8] = [
+    pub const ALL: [(Self, &'static str); 9] = [
         (Self::QueueFull, "queue_full"),
         (Self::Expired, "expired"),
         (Self::TooLargeForClient, "too_large_for_client"),
         (Self::InboxFull, "inbox_full"),
         (Self::RetainedFull, "retained_full"),
         (Self::DeadLettersFull, "dead_letters_full"),
+        (Self::TimersFull, "timers_full"),
         (Self::PluginRemoved, "plugin_removed"),
         (Self::StorageFailed, "storage_failed"),
     ];
