@@ -44,8 +44,9 @@ pub fn on(arguments: TokenStream, item: TokenStream) -> TokenStream {
 
 /// Makes a function a handler of what happens to clients: `#[on_client("connected")]`.
 ///
-/// Listed under `handlers`. Parameters are as those of `#[on(..)]`; `client: &str` is the client identifier and
-/// `event: ClientEvent` what is told. `"#"` takes all events.
+/// Listed under `handlers`. Parameters are as those of `#[on(..)]`; `event: ClientEvent` is what is told, and `client: &str`
+/// the level of the topic that names the client, in which `/`, `+`, `#` and `%` are written `%2F`, `%2B`, `%23` and `%25`.
+/// `"#"` takes all events.
 #[proc_macro_attribute]
 pub fn on_client(arguments: TokenStream, item: TokenStream) -> TokenStream {
     function::expand::<on::ClientTopic>(&on::kind("on_client"), arguments.into(), item.into()).into()

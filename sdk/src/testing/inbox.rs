@@ -47,7 +47,15 @@ impl TestHost {
         if let (Some(told), serde_json::Value::Object(details)) = (told.as_object_mut(), details) {
             told.extend(details);
         }
-        self.message(format!("$clients/{client}/{event}"), crate::Json(told)).from_client("").publish()
+        // The topic has the client identifier as one level, as in the host.
+        let level: String = client
+            .chars()
+            .map(|character| match character {
+                '/' | '+' | '#' | '%' => format!("%{:02X}", u32::from(character)),
+                other => other.to_string(),
+            })
+            .collect();
+        self.message(format!("$clients/{level}/{event}"), crate::Json(told)).from_client("").publish()
     }
 
     pub(super) fn receive(&mut self, mut event: Event) -> Delivery {

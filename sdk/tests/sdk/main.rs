@@ -7,6 +7,8 @@ mod handlers;
 mod host;
 mod manifest;
 mod night_watch;
+mod night_watch_hook;
+mod night_watch_http;
 mod template;
 #[path = "../../examples/thermometer.rs"]
 mod thermometer;
