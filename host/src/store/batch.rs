@@ -292,7 +292,7 @@ impl SessionBatch {
         let mut place = match self.queue.entry(sequence) {
             Entry::Occupied(place) => place,
             Entry::Vacant(place) => {
-                let is_gone = is_new && !matches!(change, QueueChange::Put { .. });
+                let is_gone = is_new && matches!(change, QueueChange::Delete);
                 if !is_gone {
                     place.insert(change);
                 }

@@ -26,21 +26,15 @@ use vespiary_core::event::{Change, ChangeNumber};
 use vespiary_core::message::Timestamp;
 
 use super::apply::{self, WriteError};
-use super::batch::{self, Batch, Purge};
+use super::batch::{self, Batch};
 use super::database::LiveDatabase;
 use super::error::StoreError;
 use super::failure::Failure;
+use super::purging::{Clock, Purging};
 use super::tables;
 
 /// Buffers that grew beyond this many changes are given back after use.
 const BUFFER_KEPT: usize = 16_384;
-
-/// Expired values purged in one transaction, where no more are written: more would make those wait who wait for it. Of
-/// those that are written, twice as many go as come.
-const PURGED_ROWS: usize = 1_024;
-
-/// The thread sleeps no longer than this while some value is to expire, for the clock may be set.
-const LONGEST_SLEEP: Duration = Duration::from_secs(3_600);
 
 /// Scratch space that grew beyond this many bytes is given back after use.
 const SCRATCH_KEPT_BYTES: usize = 1 << 20;
@@ -84,9 +78,6 @@ pub(super) struct Pauses {
     /// Between two pieces of expired state that are purged.
     pub(super) purge: Duration,
 }
-
-/// Tells the time.
-pub(super) type Clock = Box<dyn Fn() -> Timestamp + Send>;
 
 /// The database that commits go to, as it was found.
 pub(super) struct Found {
@@ -194,8 +185,14 @@ impl Committer {
             totals: Mutex::new(Totals::default()),
         });
         let Found { database, highest, commits, next_expiry } = found;
-        let purging = Purging { clock, next_expiry, purged_at: None, written: 0 };
-        let writer = Writer { database, highest, commits, scratch: Vec::new(), pauses, purging };
+        let writer = Writer {
+            database,
+            highest,
+            commits,
+            scratch: Vec::new(),
+            pauses,
+            purging: Purging::new(clock, next_expiry),
+        };
         let shared = exchange.clone();
         let thread = thread::Builder::new().name("vespiary-store".to_owned()).spawn(move || run(&shared, writer))?;
         Ok(Self { exchange, thread: Mutex::new(Some(thread)) })
@@ -445,48 +442,6 @@ struct Writer {
     pauses: Pauses,
     /// What is known of state that expires.
     purging: Purging,
-}
-
-/// What is known of state that expires.
-struct Purging {
-    /// Tells the time by which it does.
-    clock: Clock,
-    /// When the first value in the database does.
-    next_expiry: Option<Timestamp>,
-    /// When some was last purged.
-    purged_at: Option<Instant>,
-    /// Values that expire, as often as they were written since.
-    written: usize,
-}
-
-impl Purging {
-    /// How long the thread may sleep; `None` for as long as nothing comes.
-    fn sleep(&self, pause: Duration) -> Option<Duration> {
-        let ahead_ms = self.next_expiry?.0.saturating_sub((self.clock)().0);
-        Some(Duration::from_millis(ahead_ms).max(self.rest(pause)).min(LONGEST_SLEEP))
-    }
-
-    /// What is to be purged now.
-    fn due(&self, pause: Duration) -> Option<Purge> {
-        let first = self.next_expiry?;
-        let now = (self.clock)();
-        let is_due = first <= now && self.rest(pause).is_zero();
-        is_due.then(|| Purge { now, rows: PURGED_ROWS.max(self.written.saturating_mul(2)) })
-    }
-
-    /// What is left of the pause since some was last purged.
-    fn rest(&self, pause: Duration) -> Duration {
-        self.purged_at.map_or(Duration::ZERO, |at| pause.saturating_sub(at.elapsed()))
-    }
-
-    /// Takes note of a commit.
-    fn note(&mut self, batch: &Batch, next_expiry: Option<Timestamp>) {
-        self.next_expiry = next_expiry;
-        self.written = self.written.saturating_add(batch.expiring);
-        if batch.purge.is_some() {
-            (self.purged_at, self.written) = (Some(Instant::now()), 0);
-        }
-    }
 }
 
 impl Writer {

@@ -17,6 +17,7 @@ mod directory;
 mod error;
 mod failure;
 mod loader;
+mod purging;
 mod record;
 mod restore;
 mod snapshot;
@@ -48,9 +49,10 @@ pub use record::InvalidRow;
 pub use snapshot::StateSnapshot;
 
 use crate::clock::wall_clock;
-use committer::{Clock, Committer, Found, Pauses};
+use committer::{Committer, Found, Pauses};
 use database::{LiveDatabase, Reopen};
 use loader::Loader;
+use purging::Clock;
 
 /// How the store is opened.
 #[derive(Debug, Clone, PartialEq, Eq)]

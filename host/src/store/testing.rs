@@ -10,10 +10,11 @@ use std::time::Duration;
 use redb::{Database, StorageBackend};
 use vespiary_core::message::Timestamp;
 
-use super::committer::{Clock, Pauses};
+use super::committer::Pauses;
 use super::components::Components;
 use super::database::Reopen;
 use super::error::StoreError;
+use super::purging::Clock;
 use super::{Opened, Parts, Store, StoreOptions, directory, tables};
 
 /// A disk with one database on it.
