@@ -14,6 +14,7 @@ use vespiary_core::{Broker, Limits};
 
 use crate::config::{Config, ConfigError};
 use crate::driver::Driver;
+use crate::http::{HttpOptions, Listeners};
 use crate::mqtt::{self, MqttOptions};
 use crate::plugins::Plugins;
 use crate::store::{Durability, Store, StoreError, StoreOptions};
@@ -21,6 +22,10 @@ use crate::wasm::{Runtime, RuntimeError, WasmLimits};
 
 /// How long the admin API's last requests may take once the broker stops.
 const HTTP_GRACE: Duration = Duration::from_secs(2);
+
+/// Bytes of the body of a request to a service, and how long it may take to arrive.
+const SERVICE_BODY_BYTES: usize = 1 << 20;
+const SERVICE_BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Connections that the system keeps until they are accepted: a fleet that comes back at once. The system may allow less.
 const WAITING_CONNECTIONS: i32 = 4096;
@@ -36,9 +41,9 @@ pub enum ServeError {
     Listen {
         /// The address.
         address: SocketAddr,
-        /// `MQTT` or `the admin API`.
+        /// `MQTT`, `the admin API` or `services`.
         purpose: &'static str,
-        /// The flag that changes it.
+        /// The flag or the key that changes it.
         flag: &'static str,
         /// What the system said.
         source: std::io::Error,
@@ -72,6 +77,8 @@ pub struct Running {
     pub mqtt: SocketAddr,
     /// Where its admin API listens.
     pub http: SocketAddr,
+    /// Where services listen by themselves, if they do.
+    pub services: Option<SocketAddr>,
     stop: watch::Sender<bool>,
     thread: Option<JoinHandle<Result<(), ServeError>>>,
 }
@@ -81,7 +88,15 @@ pub fn start(config: &Config) -> Result<Running, ServeError> {
     config.check()?;
     let mqtt_listener = listen(config.mqtt.listen, "MQTT", "--mqtt ADDR:PORT")?;
     let http_listener = listen(config.http.listen, "the admin API", "--http ADDR:PORT")?;
+    let services_listener = match config.http.services_listen {
+        Some(address) => Some(listen(address, "services", "http.services_listen")?),
+        None => None,
+    };
     let system = |what| move |source| ServeError::System { what, source };
+    let services = match &services_listener {
+        Some(listener) => Some(listener.local_addr().map_err(system("read the services' address"))?),
+        None => None,
+    };
     let mqtt = mqtt_listener.local_addr().map_err(system("read the MQTT address"))?;
     let http = http_listener.local_addr().map_err(system("read the admin API's address"))?;
 
@@ -117,7 +132,12 @@ pub fn start(config: &Config) -> Result<Running, ServeError> {
         options,
         mqtt_listener,
         http_listener,
-        component_bytes: config.plugins.component_bytes,
+        services_listener,
+        http_options: HttpOptions {
+            component_bytes: config.plugins.component_bytes,
+            body_bytes: SERVICE_BODY_BYTES,
+            body_timeout: SERVICE_BODY_TIMEOUT,
+        },
         stop: stop.clone(),
         stopped,
     };
@@ -125,7 +145,7 @@ pub fn start(config: &Config) -> Result<Running, ServeError> {
         .name("vespiary-server".to_owned())
         .spawn(move || assembled.run())
         .map_err(system("start a thread"))?;
-    Ok(Running { mqtt, http, stop, thread: Some(thread) })
+    Ok(Running { mqtt, http, services, stop, thread: Some(thread) })
 }
 
 impl Running {
@@ -178,7 +198,8 @@ struct Assembled {
     options: MqttOptions,
     mqtt_listener: TcpListener,
     http_listener: TcpListener,
-    component_bytes: usize,
+    services_listener: Option<TcpListener>,
+    http_options: HttpOptions,
     stop: watch::Sender<bool>,
     stopped: watch::Receiver<bool>,
 }
@@ -209,13 +230,18 @@ impl Assembled {
             .map_err(system("start the admin API's runtime"))?;
         let listener = self.http_listener.try_clone().map_err(system("share the admin API's socket"))?;
         let (driver, plugins) = (Arc::clone(&self.driver), Arc::clone(&self.plugins));
-        let (stop, mut stopped, component_bytes) = (self.stop.clone(), self.stopped.clone(), self.component_bytes);
+        let services = match &self.services_listener {
+            Some(listener) => Some(listener.try_clone().map_err(system("share the services' socket"))?),
+            None => None,
+        };
+        let (stop, mut stopped, options) = (self.stop.clone(), self.stopped.clone(), self.http_options);
         let mut durability = self.store.watch();
         let mqtt = Arc::clone(&self.options.counters);
         let counters: crate::http::Counters = Arc::new(move || mqtt.list());
         let body = async move {
-            let listener = tokio::net::TcpListener::from_std(listener).map_err(system("serve the admin API"))?;
-            let api = crate::http::serve(listener, driver, plugins, component_bytes, counters, stopped.clone());
+            let tokio = |listener| tokio::net::TcpListener::from_std(listener).map_err(system("serve HTTP"));
+            let listeners = Listeners { admin: tokio(listener)?, services: services.map(tokio).transpose()? };
+            let api = crate::http::serve(listeners, driver, plugins, options, counters, stopped.clone());
             tokio::pin!(api);
             let failure = tokio::select! {
                 served = &mut api => return served.map_err(system("serve the admin API")),

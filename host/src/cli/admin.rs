@@ -1,20 +1,23 @@
 //! `vespiary deploy` and `vespiary plugin ...`: the admin API from the command line.
 
-use std::net::SocketAddr;
+mod client;
+
+mod logs;
+
+mod show;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::Context as _;
 use clap::Subcommand;
 use serde::de::DeserializeOwned;
 
+pub(super) use self::client::{AdminClient, NoBroker};
+pub(super) use self::logs::{LogsCommand, follow, print_line, readable, run as logs};
 use super::AdminAddress;
 use crate::plugins::deploy::Deployed;
 use crate::plugins::view::{Details, Summary};
-
-/// How long one request may take; a deploy compiles and waits for a call to end.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Flags of `deploy`.
 #[derive(Debug, clap::Args)]
@@ -50,14 +53,8 @@ enum PluginCommand {
         /// Its name
         name: String,
     },
-    /// Print the last lines of a plugin's log
-    Logs {
-        /// Its name
-        name: String,
-        /// How many lines
-        #[arg(short = 'n', long, default_value_t = 100)]
-        tail: usize,
-    },
+    /// Print the last lines of a plugin's log, or follow it
+    Logs(logs::LogsArgs),
     /// Make an earlier revision's code active again
     Rollback {
         /// Its name
@@ -88,7 +85,7 @@ pub(super) fn deploy(args: &DeployArgs) -> anyhow::Result<ExitCode> {
     let component = std::fs::read(&args.component)
         .with_context(|| format!("cannot read the component {}", args.component.display()))?;
     let api = AdminClient::at(args.address.http);
-    let answer = api.post_component(&component)?;
+    let answer = api.post_component(&component, "")?;
     print_deployed(args.json, answer)
 }
 
@@ -98,20 +95,13 @@ pub(super) fn plugin(args: &PluginArgs) -> anyhow::Result<ExitCode> {
     match &args.command {
         PluginCommand::List => {
             let answer = api.get("/api/v1/plugins")?;
-            print_answer(args.json, answer, |plugins: Vec<Summary>| print_list(&plugins))
+            print_answer(args.json, answer, |plugins: Vec<Summary>| show::print_list(&plugins))
         }
         PluginCommand::Show { name } => {
             let answer = api.get(&format!("/api/v1/plugins/{name}"))?;
-            print_answer(args.json, answer, |details: Details| print_details(&details))
+            print_answer(args.json, answer, |details: Details| show::print_details(&details))
         }
-        PluginCommand::Logs { name, tail } => {
-            let answer = api.get(&format!("/api/v1/plugins/{name}/logs?tail={tail}"))?;
-            print_answer(args.json, answer, |lines: Vec<LogEntry>| {
-                for line in lines {
-                    println!("{} {:8} {}", utc_time(line.at), line.level, line.message);
-                }
-            })
-        }
+        PluginCommand::Logs(which) => logs::print(&api, which, args.json),
         PluginCommand::Rollback { name, to } => {
             let query = to.map_or_else(String::new, |to| format!("?to={to}"));
             let answer = api.post(&format!("/api/v1/plugins/{name}/rollback{query}"))?;
@@ -128,73 +118,6 @@ pub(super) fn plugin(args: &PluginArgs) -> anyhow::Result<ExitCode> {
         PluginCommand::Remove { name } => {
             let answer = api.delete(&format!("/api/v1/plugins/{name}"))?;
             print_answer(args.json, answer, |_: serde_json::Value| println!("plugin {name} is removed"))
-        }
-    }
-}
-
-/// A client of the admin API.
-pub(super) struct AdminClient {
-    agent: ureq::Agent,
-    base: String,
-}
-
-#[derive(serde::Deserialize)]
-struct LogEntry {
-    at: u64,
-    level: String,
-    message: String,
-}
-
-#[derive(serde::Deserialize)]
-struct ErrorAnswer {
-    error: String,
-}
-
-impl AdminClient {
-    /// A client of the API at an address.
-    pub(super) fn at(address: SocketAddr) -> Self {
-        let agent = ureq::Agent::config_builder()
-            .timeout_global(Some(REQUEST_TIMEOUT))
-            .http_status_as_error(false)
-            .proxy(None)
-            .build()
-            .into();
-        Self { agent, base: format!("http://{address}") }
-    }
-
-    /// Deploys a component.
-    pub(super) fn post_component(&self, component: &[u8]) -> anyhow::Result<String> {
-        let request = self.agent.post(format!("{}/api/v1/plugins", self.base));
-        self.answer(request.header("content-type", "application/wasm").send(component))
-    }
-
-    fn get(&self, path: &str) -> anyhow::Result<String> {
-        self.answer(self.agent.get(format!("{}{path}", self.base)).call())
-    }
-
-    fn post(&self, path: &str) -> anyhow::Result<String> {
-        self.answer(self.agent.post(format!("{}{path}", self.base)).send_empty())
-    }
-
-    fn delete(&self, path: &str) -> anyhow::Result<String> {
-        self.answer(self.agent.delete(format!("{}{path}", self.base)).call())
-    }
-
-    /// The body of a good answer, or the error that a bad one carries.
-    fn answer(&self, response: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> anyhow::Result<String> {
-        let mut response = response.map_err(|error| {
-            anyhow!(
-                "no broker answers at {} ({error}): start one with `vespiary serve` or name it with --http",
-                self.base
-            )
-        })?;
-        let body = response.body_mut().read_to_string().context("the broker's answer broke off")?;
-        if response.status().is_success() {
-            return Ok(body);
-        }
-        match serde_json::from_str::<ErrorAnswer>(&body) {
-            Ok(answer) => bail!("{}", answer.error),
-            Err(_) => bail!("{} answered with status {}: is it a Vespiary broker?", self.base, response.status()),
         }
     }
 }
@@ -225,78 +148,6 @@ fn print_answer<T: DeserializeOwned>(json: bool, answer: String, print: impl FnO
         print(value);
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn print_list(plugins: &[Summary]) {
-    if plugins.is_empty() {
-        println!("no plugin is deployed: `vespiary deploy FILE.wasm` deploys one");
-        return;
-    }
-    println!(
-        "{:24} {:10} {:>8}  {:9} {:>8} {:>10} {:>6}",
-        "NAME", "VERSION", "REVISION", "STATUS", "WAITING", "HANDLED", "DEAD"
-    );
-    for plugin in plugins {
-        println!(
-            "{:24} {:10} {:>8}  {:9} {:>8} {:>10} {:>6}",
-            plugin.name,
-            plugin.version,
-            plugin.revision,
-            plugin.status,
-            plugin.inbox_events,
-            plugin.handled,
-            plugin.dead_lettered
-        );
-        if let Some(reason) = &plugin.reason {
-            println!("{:24} {reason}", "");
-        }
-    }
-}
-
-fn print_details(details: &Details) {
-    let (summary, counts, limits) = (&details.summary, &details.counts, &details.limits);
-    println!("{} {} (revision {})", summary.name, summary.version, summary.revision);
-    println!(
-        "  status       {}{}",
-        summary.status,
-        summary.reason.as_ref().map_or_else(String::new, |r| format!(": {r}"))
-    );
-    println!("  listens      {}", or_nothing(&details.subscribes));
-    println!("  publishes    {}", or_nothing(&details.publishes));
-    println!("  config       {}", or_nothing(&details.config));
-    println!("  waiting      {} of {} events", summary.inbox_events, limits.inbox_events);
-    println!(
-        "  events       {} handled, {} put back, {} dead (after {} attempts)",
-        counts.handled, counts.retried, counts.dead_lettered, limits.attempts
-    );
-    println!(
-        "  calls        {} calls, {} failed, {:.0} us each (deadline {} ms, memory {} MiB)",
-        counts.calls,
-        counts.failed_calls,
-        counts.call_us as f64 / counts.calls.max(1) as f64,
-        limits.call_deadline_ms,
-        limits.memory_bytes >> 20
-    );
-    println!("  published    {} messages, {} denied", counts.published, counts.denied);
-    if let Some(failure) = &counts.last_failure {
-        println!("  last failure {} {}", utc_time(failure.at), failure.reason);
-    }
-    println!("  revisions");
-    for kept in &details.history {
-        println!(
-            "    {:>4}  {:10} {}  sha256:{}",
-            kept.number,
-            kept.version,
-            utc_time(kept.activated_at),
-            &kept.digest[..16]
-        );
-    }
-    if !details.dead_letters.is_empty() {
-        println!("  dead letters");
-        for letter in &details.dead_letters {
-            println!("    {} event {} on {}: {}", utc_time(letter.at), letter.event, letter.topic, letter.reason);
-        }
-    }
 }
 
 fn or_nothing(list: &[String]) -> String {

@@ -13,6 +13,12 @@ mod new;
 
 mod build;
 
+mod dev;
+
+mod embed;
+
+mod sign;
+
 mod publish;
 
 mod subscribe;
@@ -50,8 +56,16 @@ enum Command {
     New(new::NewArgs),
     /// Build a plugin crate into one component
     Build(build::BuildArgs),
+    /// Watch a plugin crate: build and swap it on each save, and follow its log
+    Dev(dev::DevArgs),
+    /// Put a manifest into a component that was made by another language's tools
+    Embed(embed::EmbedArgs),
+    /// Sign a component, or make the key for it
+    Sign(sign::SignArgs),
     /// Deploy a component to a running broker, over the revision that is active
     Deploy(admin::DeployArgs),
+    /// Print the last lines of a plugin's log; -f: and those to come
+    Logs(admin::LogsCommand),
     /// See and manage the plugins of a running broker
     Plugin(admin::PluginArgs),
     /// Publish messages
@@ -73,7 +87,7 @@ struct AdminAddress {
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    if matches!(cli.command, Command::Check(_) | Command::Deploy(_) | Command::Plugin(_)) {
+    if matches!(cli.command, Command::Check(_) | Command::Deploy(_) | Command::Logs(_) | Command::Plugin(_)) {
         end_quietly_with_the_reader();
     }
     let result = match cli.command {
@@ -82,7 +96,12 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => with_log("warn", || demo::run(&args)),
         Command::New(args) => new::run(&args),
         Command::Build(args) => build::run(&args),
+        // The plugin's own log is followed; once is enough.
+        Command::Dev(args) => with_log("warn,vespiary::plugins::log=off", || dev::run(&args)),
+        Command::Embed(args) => embed::run(&args),
+        Command::Sign(args) => sign::run(&args),
         Command::Deploy(args) => admin::deploy(&args),
+        Command::Logs(args) => admin::logs(&args),
         Command::Plugin(args) => admin::plugin(&args),
         Command::Pub(args) => with_log("warn", || block_on(publish::run(args))),
         Command::Sub(args) => with_log("warn", || block_on(subscribe::run(args))),

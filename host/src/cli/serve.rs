@@ -52,7 +52,8 @@ pub(super) fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     let running = server::start(&config).map_err(whole)?;
     stop_on_signals(running.stopper())?;
     let mut stdout = std::io::stdout().lock();
-    writeln!(stdout, "vespiary ready mqtt={} http={}", running.mqtt, running.http)
+    let services = running.services.map_or_else(String::new, |address| format!(" services={address}"));
+    writeln!(stdout, "vespiary ready mqtt={} http={}{services}", running.mqtt, running.http)
         .and_then(|()| stdout.flush())
         .context("cannot write to stdout")?;
     drop(stdout);

@@ -1,7 +1,8 @@
-//! The admin API: JSON over HTTP/1.1 on loopback, for the command line and for scripts.
+//! What answers over HTTP/1.1: the admin API and `/metrics` on loopback, and the plugins' own HTTP under `/services/`.
 //!
-//! It has no authentication, so it answers only on loopback and only to programs: a request that carries `Origin` (a
-//! browser's page made it) or whose `Host` is not a loopback name (DNS rebinding) is refused.
+//! The admin API has no authentication, so it answers only on loopback and only to programs: a request that a browser's page
+//! made (`Origin`, `Sec-Fetch-Site`) or whose `Host` is not a loopback name (DNS rebinding) is refused. Services are on the
+//! same listener under the same guard, and on a listener of their own, if there is one, without it.
 //!
 //! | request | answer |
 //! |---|---|
@@ -13,90 +14,138 @@
 //! | `DELETE /api/v1/plugins/NAME` | removes it with inbox, dead letters and state |
 //! | `POST /api/v1/plugins/NAME/rollback?to=N` | makes an earlier revision's code active |
 //! | `POST /api/v1/plugins/NAME/pause`, `.../resume` | stops or resumes handing events out |
-//! | `GET /api/v1/plugins/NAME/logs?tail=N` | the last lines of its log |
+//! | `GET /api/v1/plugins/NAME/logs?tail=N` | the last lines of its log; `&follow=true`: and those to come |
+//! | `GET /metrics` | counters of broker and plugins, for Prometheus |
+//! | any `/services/NAME/...` | what the plugin answers |
 //!
 //! An error is `{"error": "one line"}` with a fitting status.
 
-use std::sync::Arc;
+mod plugins;
 
-use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
+mod logs;
+
+mod status;
+
+mod metrics;
+
+#[cfg(test)]
+mod services;
+
+mod listener;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
+use tokio::net::TcpListener;
 use tokio::sync::watch;
-use vespiary_core::Broker;
-use vespiary_core::event::{DropReason, PluginName};
 
 use crate::driver::Driver;
 use crate::plugins::Plugins;
-use crate::plugins::deploy::DeployError;
-use crate::plugins::manifest::parse_name;
 use crate::plugins::view::Inboxes;
-use crate::store::{Durability, Store};
 
-/// What the API reaches.
+/// What a request reaches.
 #[derive(Clone)]
 struct Api {
     driver: Arc<Driver>,
     plugins: Arc<Plugins>,
     counters: Counters,
+    stop: watch::Receiver<bool>,
+    options: HttpOptions,
+}
+
+/// Bounds of requests.
+#[derive(Debug, Clone, Copy)]
+pub struct HttpOptions {
+    /// Bytes of a component that is uploaded.
+    pub component_bytes: usize,
+    /// Bytes of the body of a request to a service.
+    pub body_bytes: usize,
+    /// How long the body of a request to a service may take to arrive.
+    pub body_timeout: Duration,
+}
+
+/// Where requests come in.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For everything; loopback.
+    pub admin: TcpListener,
+    /// For services alone.
+    pub services: Option<TcpListener>,
 }
 
 /// An answer that says what went wrong.
+#[derive(Debug)]
 struct Failure(StatusCode, String);
-
-#[derive(Deserialize)]
-struct RollbackQuery {
-    to: Option<u32>,
-}
-
-#[derive(Deserialize)]
-struct LogsQuery {
-    tail: Option<usize>,
-}
 
 /// Gives what was counted of connections, by name.
 pub type Counters = Arc<dyn Fn() -> Vec<(&'static str, u64)> + Send + Sync>;
 
-/// Serves the API until `stop` says so. `component_bytes` bounds an upload.
+/// Serves until `stop` says so.
 pub async fn serve(
-    listener: tokio::net::TcpListener,
+    listeners: Listeners,
     driver: Arc<Driver>,
     plugins: Arc<Plugins>,
-    component_bytes: usize,
+    options: HttpOptions,
     counters: Counters,
-    mut stop: watch::Receiver<bool>,
+    stop: watch::Receiver<bool>,
 ) -> std::io::Result<()> {
+    let api = Api { driver, plugins, counters, stop: stop.clone(), options };
+    let admin = axum::serve(listener::Bounded::new(listeners.admin), admin_router(api.clone()))
+        .with_graceful_shutdown(stopped(stop.clone()));
+    let Some(services) = listeners.services else { return admin.await };
+    let services =
+        axum::serve(listener::Bounded::new(services), services_router(api)).with_graceful_shutdown(stopped(stop));
+    let (admin, services) = tokio::join!(admin.into_future(), services.into_future());
+    admin.and(services)
+}
+
+async fn stopped(mut stop: watch::Receiver<bool>) {
+    // An error means that whoever would say so is gone, which says it too.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+fn admin_router(api: Api) -> Router {
     // A little more than the limit is read, so that the answer can say what the limit is.
-    let uploads = DefaultBodyLimit::max(component_bytes.saturating_add(1 << 20));
-    let router = Router::new()
+    let uploads = DefaultBodyLimit::max(api.options.component_bytes.saturating_add(1 << 20));
+    Router::new()
         .route("/api/v1/health", get(async || Json(json!({ "status": "ok" }))))
-        .route("/api/v1/status", get(status))
-        .route("/api/v1/plugins", get(list).post(deploy).layer(uploads))
-        .route("/api/v1/plugins/{name}", get(show).delete(remove))
-        .route("/api/v1/plugins/{name}/rollback", post(rollback))
-        .route("/api/v1/plugins/{name}/pause", post(async |state, name| pause(state, name, true).await))
-        .route("/api/v1/plugins/{name}/resume", post(async |state, name| pause(state, name, false).await))
-        .route("/api/v1/plugins/{name}/logs", get(logs))
+        .route("/api/v1/status", get(status::status))
+        .route("/api/v1/plugins", get(plugins::list).post(plugins::deploy).layer(uploads))
+        .route("/api/v1/plugins/{name}", get(plugins::show).delete(plugins::remove))
+        .route("/api/v1/plugins/{name}/rollback", post(plugins::rollback))
+        .route("/api/v1/plugins/{name}/pause", post(async |state, name| plugins::pause(state, name, true).await))
+        .route("/api/v1/plugins/{name}/resume", post(async |state, name| plugins::pause(state, name, false).await))
+        .route("/api/v1/plugins/{name}/logs", get(logs::logs))
+        .route("/metrics", get(metrics::metrics))
+        .merge(services_routes())
         .fallback(async || Failure(StatusCode::NOT_FOUND, "there is nothing here: see docs/guide/admin-api.md".into()))
         .layer(axum::middleware::from_fn(only_local_programs))
-        .with_state(Api { driver, plugins, counters });
-    axum::serve(listener, router)
-        .with_graceful_shutdown(async move {
-            // An error means that whoever would say so is gone, which says it too.
-            let _ = stop.wait_for(|stop| *stop).await;
-        })
-        .await
+        .with_state(api)
+}
+
+fn services_router(api: Api) -> Router {
+    let nothing = "there is nothing here: services are under /services/NAME/";
+    services_routes().fallback(async move || Failure(StatusCode::NOT_FOUND, nothing.into())).with_state(api)
+}
+
+fn services_routes() -> Router<Api> {
+    Router::new()
 }
 
 async fn only_local_programs(request: Request, next: Next) -> Response {
     let headers = request.headers();
-    if headers.contains_key(header::ORIGIN) {
+    // A page of a service on this very listener is of the same origin and sends no `Origin` with GET; what the user typed
+    // is `none`.
+    let fetched = headers.get("sec-fetch-site").is_some_and(|site| site != "none");
+    let of_a_service = request.uri().path().starts_with("/services/");
+    if headers.contains_key(header::ORIGIN) || (fetched && !of_a_service) {
         return Failure(StatusCode::FORBIDDEN, "requests from web pages are not answered".into()).into_response();
     }
     if !has_loopback_host(headers) {
@@ -115,137 +164,9 @@ fn has_loopback_host(headers: &HeaderMap) -> bool {
     name == "localhost" || name.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
 }
 
-async fn status(State(api): State<Api>) -> Response {
-    let broker = api.driver.inspect(Broker::statistics);
-    let connections: serde_json::Map<String, Value> =
-        (api.counters)().into_iter().map(|(name, count)| (name.to_owned(), count.into())).collect();
-    let dropped: serde_json::Map<String, Value> =
-        DropReason::ALL.iter().map(|&(reason, name)| (name.to_owned(), api.driver.dropped(reason).into())).collect();
-    Json(json!({
-        "broker": {
-            "connections": broker.connections,
-            "sessions": broker.sessions,
-            "subscriptions": broker.subscriptions,
-            "retained_messages": broker.retained_messages,
-            "retained_bytes": broker.retained_bytes,
-            "inflight_messages": broker.inflight_messages,
-            "queued_messages": broker.queued_messages,
-            "queued_bytes": broker.queued_bytes,
-            "inbox_events": broker.inbox_events,
-        },
-        "connections": connections,
-        "dropped": dropped,
-        "store": store(api.driver.store()),
-        "plugins": api.plugins.list(&inboxes(&api.driver)),
-    }))
-    .into_response()
-}
-
-/// What the store does and how it is. `stored_messages` is null while it cannot be read.
-fn store(store: &Store) -> Value {
-    let (commits, loads) = (store.commits(), store.loads());
-    let (state, reason) = match &*store.watch().borrow() {
-        Durability::UpTo(_) => ("ok", None),
-        Durability::Failing(reason) => ("failing", Some(reason.to_string())),
-        Durability::Failed(reason) => ("failed", Some(reason.to_string())),
-    };
-    json!({
-        "state": state,
-        "reason": reason,
-        "failures": commits.failures,
-        "commits": commits.commits,
-        "changes": commits.changes,
-        "backlog_bytes": store.backlog_bytes(),
-        "stored_messages": store.stored_messages().ok(),
-        "loads": loads.loads,
-        "load_mean_us": u64::try_from(loads.mean.as_micros()).unwrap_or(u64::MAX),
-    })
-}
-
 /// Events that wait in each plugin's inbox.
 fn inboxes(driver: &Driver) -> Inboxes {
     driver.inspect(|broker| broker.plugins().map(|plugin| (plugin.plugin.clone(), plugin.inbox_events)).collect())
-}
-
-async fn list(State(api): State<Api>) -> Response {
-    Json(api.plugins.list(&inboxes(&api.driver))).into_response()
-}
-
-async fn show(State(api): State<Api>, Path(name): Path<String>) -> Result<Response, Failure> {
-    let name = known(&name)?;
-    blocking(move || api.plugins.show(&name, &inboxes(&api.driver))).await
-}
-
-async fn deploy(State(api): State<Api>, headers: HeaderMap, component: Bytes) -> Result<Response, Failure> {
-    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    if content_type != Some("application/wasm") {
-        let message = "send the component as Content-Type: application/wasm".to_owned();
-        return Err(Failure(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
-    }
-    blocking(move || api.plugins.deploy(&component)).await
-}
-
-async fn rollback(
-    State(api): State<Api>,
-    Path(name): Path<String>,
-    Query(query): Query<RollbackQuery>,
-) -> Result<Response, Failure> {
-    let name = known(&name)?;
-    blocking(move || api.plugins.rollback(&name, query.to)).await
-}
-
-async fn remove(State(api): State<Api>, Path(name): Path<String>) -> Result<Response, Failure> {
-    let plugin = known(&name)?;
-    blocking(move || api.plugins.remove(&plugin).map(|()| json!({ "removed": name }))).await
-}
-
-async fn pause(State(api): State<Api>, Path(name): Path<String>, paused: bool) -> Result<Response, Failure> {
-    let plugin = known(&name)?;
-    blocking(move || api.plugins.pause(&plugin, paused).map(|()| json!({ "plugin": name, "paused": paused }))).await
-}
-
-async fn logs(
-    State(api): State<Api>,
-    Path(name): Path<String>,
-    Query(query): Query<LogsQuery>,
-) -> Result<Response, Failure> {
-    let name = known(&name)?;
-    blocking(move || api.plugins.logs(&name, query.tail.unwrap_or(100))).await
-}
-
-fn known(name: &str) -> Result<PluginName, Failure> {
-    parse_name(name).map_err(|reason| Failure(StatusCode::BAD_REQUEST, reason))
-}
-
-/// Runs what may wait for guests and disks off the runtime's own thread.
-async fn blocking<T: serde::Serialize + Send + 'static>(
-    work: impl FnOnce() -> Result<T, DeployError> + Send + 'static,
-) -> Result<Response, Failure> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(Ok(answer)) => Ok(Json(answer).into_response()),
-        Ok(Err(error)) => Err(Failure(status_of(&error), error.to_string())),
-        Err(error) => {
-            tracing::error!("an admin request panicked; this is a defect of the broker: {error}");
-            Err(Failure(StatusCode::INTERNAL_SERVER_ERROR, "the request failed inside the broker: see its log".into()))
-        }
-    }
-}
-
-fn status_of(error: &DeployError) -> StatusCode {
-    match error {
-        DeployError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-        DeployError::Component(_) | DeployError::Manifest(_) | DeployError::DoesNotStart { .. } => {
-            StatusCode::UNPROCESSABLE_ENTITY
-        }
-        DeployError::NotGranted(_) => StatusCode::FORBIDDEN,
-        DeployError::Refused(_) => StatusCode::CONFLICT,
-        DeployError::Busy(_) | DeployError::TooMany(_) | DeployError::NoRevision { .. } => StatusCode::CONFLICT,
-        DeployError::Unknown(_) | DeployError::MissingComponent { .. } => StatusCode::NOT_FOUND,
-        DeployError::Store(error) if error.is_passing() => StatusCode::SERVICE_UNAVAILABLE,
-        DeployError::DoesNotRest(_) | DeployError::Store(_) | DeployError::Unconfirmed(_) => {
-            StatusCode::INTERNAL_SERVER_ERROR
-        }
-    }
 }
 
 impl IntoResponse for Failure {

@@ -21,6 +21,7 @@ use super::Plugins;
 use super::grants::{Grants, NotGranted};
 use super::manifest::{Manifest, ManifestError};
 use super::plugin::{Code, Phase, Plugin, Refused};
+use super::signature::SignatureError;
 use crate::clock::wall_clock;
 use crate::store::StoreError;
 use crate::wasm::{CallError, Compiled, ComponentError, Instance, InstanceContext, LogLevel, Runtime};
@@ -74,6 +75,9 @@ pub enum DeployError {
     /// Its manifest is missing or wrong.
     #[error("{0}")]
     Manifest(#[from] ManifestError),
+    /// It is not signed as it has to be.
+    #[error("{0}")]
+    Signature(#[from] SignatureError),
     /// It asks for more than it is granted.
     #[error("{0}")]
     NotGranted(#[from] NotGranted),
@@ -181,6 +185,7 @@ impl Plugins {
         match result {
             Ok(()) => {
                 self.plugins().remove(name);
+                self.metrics.remove(name);
                 tracing::info!(plugin = &*name.0, "removed");
                 self.collect_components();
                 Ok(())
@@ -246,6 +251,7 @@ impl Plugins {
         if bytes.len() > limit {
             return Err(DeployError::TooLarge { bytes: bytes.len(), limit });
         }
+        self.signers.check(bytes)?;
         let inspection = Runtime::inspect(bytes)?;
         let section = inspection.manifest.ok_or(ManifestError::Missing)?;
         let manifest = Manifest::parse(&section)?;

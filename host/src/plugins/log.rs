@@ -6,7 +6,8 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use tokio::sync::broadcast;
 use vespiary_core::event::PluginName;
 
 use crate::clock::wall_clock;
@@ -15,20 +16,34 @@ use crate::wasm::{LogLevel, LogLine};
 /// Lines kept for each plugin.
 const LINES: usize = 1_000;
 
+/// Lines that somebody who follows may be behind before they are told that they missed some.
+const FOLLOWED: usize = 256;
+
 /// The log of one plugin.
 #[derive(Debug)]
 pub(super) struct PluginLog {
     plugin: PluginName,
-    lines: Mutex<VecDeque<Entry>>,
+    lines: Mutex<Lines>,
+}
+
+#[derive(Debug)]
+struct Lines {
+    kept: VecDeque<Entry>,
+    /// The sequence of the next line.
+    next: u64,
+    /// Those who follow.
+    followers: broadcast::Sender<Entry>,
 }
 
 /// One line, as the admin API gives it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Entry {
+    /// Grows from line to line, also over restarts; who followed up to one goes on behind it.
+    pub sequence: u64,
     /// When, in milliseconds since the Unix epoch.
     pub at: u64,
     /// `trace` to `critical`.
-    pub level: &'static str,
+    pub level: String,
     /// The text.
     pub message: String,
 }
@@ -36,7 +51,10 @@ pub struct Entry {
 impl PluginLog {
     /// An empty log.
     pub(super) fn new(plugin: PluginName) -> Self {
-        Self { plugin, lines: Mutex::default() }
+        // A plugin may not write more than some hundred lines a second, so that a later start is a later sequence.
+        let next = wall_clock().0;
+        let lines = Lines { kept: VecDeque::new(), next, followers: broadcast::Sender::new(FOLLOWED) };
+        Self { plugin, lines: Mutex::new(lines) }
     }
 
     /// Keeps a line that the plugin wrote and passes it on.
@@ -70,10 +88,14 @@ impl PluginLog {
             }
         };
         let mut lines = self.lock();
-        if lines.len() == LINES {
-            lines.pop_front();
+        let entry = Entry { sequence: lines.next, at: wall_clock().0, level: level.to_owned(), message };
+        lines.next += 1;
+        if lines.kept.len() == LINES {
+            lines.kept.pop_front();
         }
-        lines.push_back(Entry { at: wall_clock().0, level, message });
+        lines.kept.push_back(entry.clone());
+        // An error means that nobody follows.
+        let _ = lines.followers.send(entry);
     }
 
     /// Keeps a line about the plugin, from the broker.
@@ -84,10 +106,15 @@ impl PluginLog {
     /// The last `count` lines, oldest first.
     pub(super) fn tail(&self, count: usize) -> Vec<Entry> {
         let lines = self.lock();
-        lines.iter().skip(lines.len().saturating_sub(count)).cloned().collect()
+        lines.kept.iter().skip(lines.kept.len().saturating_sub(count)).cloned().collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Entry>> {
+    /// The lines to come, until the plugin is removed.
+    pub(super) fn follow(&self) -> broadcast::Receiver<Entry> {
+        self.lock().followers.subscribe()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Lines> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -16,6 +16,9 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::Histogram;
 use vespiary_core::event::PluginName;
 
+use super::Plugins;
+use super::plugin::{Counts, Plugin};
+
 /// What the name of each series begins with.
 const PREFIX: &str = "vespiary_plugin_";
 /// Help of a plugin's metrics: the contract has no place for better.
@@ -128,6 +131,20 @@ impl Metrics {
     pub fn dropped(&self) -> Vec<(PluginName, Dropped)> {
         let plugins = lock(&self.plugins).clone();
         plugins.into_iter().map(|(plugin, series)| (plugin, lock(&series).dropped)).collect()
+    }
+}
+
+impl Plugins {
+    /// What plugins measured.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// What the broker itself counts of each plugin, with its status.
+    pub fn counted(&self) -> Vec<(PluginName, &'static str, Counts)> {
+        let plugins: Vec<_> = self.plugins().values().cloned().collect();
+        let counted = |plugin: &Plugin| plugin.run(|run| (plugin.name.clone(), run.status().0, run.counts.clone()));
+        plugins.iter().map(|plugin| counted(plugin)).collect()
     }
 }
 

@@ -48,8 +48,10 @@ use vespiary_core::Input;
 use vespiary_core::event::{PluginName, Revision, SessionId};
 
 use self::grants::Policy;
+use self::metrics::Metrics;
 use self::plugin::Plugin;
 use self::pool::Pool;
+use self::signature::Signers;
 use crate::config::Config;
 use crate::store::{Durability, Store};
 use crate::wasm::{LogLevel, Runtime};
@@ -65,6 +67,8 @@ pub struct Plugins {
     runtime: Runtime,
     store: Store,
     policy: Policy,
+    signers: Signers,
+    metrics: Arc<Metrics>,
     options: Options,
     post: OnceLock<Post>,
     plugins: Mutex<BTreeMap<PluginName, Arc<Plugin>>>,
@@ -114,6 +118,8 @@ impl Plugins {
             runtime,
             store,
             policy: Policy::new(config),
+            signers: Signers::new(&settings.signed_by),
+            metrics: Metrics::new(settings.metric_series),
             options,
             post: OnceLock::new(),
             plugins: Mutex::default(),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::broadcast;
 use vespiary_core::event::PluginName;
 
 use super::Plugins;
@@ -159,6 +160,12 @@ impl Plugins {
     pub fn logs(&self, name: &PluginName, count: usize) -> Result<Vec<Entry>, DeployError> {
         let plugin = self.find(name).ok_or_else(|| DeployError::Unknown(name.0.to_string()))?;
         Ok(plugin.log.tail(count))
+    }
+
+    /// The lines to come in a plugin's log, until it is removed.
+    pub fn follow_logs(&self, name: &PluginName) -> Result<broadcast::Receiver<Entry>, DeployError> {
+        let plugin = self.find(name).ok_or_else(|| DeployError::Unknown(name.0.to_string()))?;
+        Ok(plugin.log.follow())
     }
 
     fn limits_view(&self) -> LimitsView {

@@ -179,7 +179,7 @@ async fn register(address: &str, plant: &Plant) -> anyhow::Result<()> {
 }
 
 fn deploy(api: &AdminClient, component: &[u8]) -> anyhow::Result<Deployed> {
-    Ok(serde_json::from_str(&api.post_component(component)?)?)
+    Ok(serde_json::from_str(&api.post_component(component, "")?)?)
 }
 
 fn print_what_to_try(broker: &Running, keep_running: bool) {
