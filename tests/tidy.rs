@@ -14,7 +14,7 @@ const LONG_FILES: &[(&str, usize)] = &[];
 
 /// Floors of the host, lowest first. A module uses only modules on floors below its own.
 const HOST_FLOORS: &[&[&str]] = &[
-    &["config", "clock"],
+    &["config", "clock", "schedule"],
     &["store"],
     &["wasm"],
     &["plugins"],
@@ -41,6 +41,9 @@ const FOREIGN: &[(&str, &str)] = &[
     ("redb::", "host/src/store/"),
     ("wasmtime::", "host/src/wasm/"),
     ("wasmtime_wasi::", "host/src/wasm/"),
+    ("wasmtime_wasi_http::", "host/src/wasm/"),
+    ("hyper::", "host/src/wasm/"),
+    ("croner::", "host/src/schedule.rs"),
     ("wasmparser::", "host/src/wasm/"),
     ("ntex_mqtt::", "host/src/mqtt/"),
     ("ntex_bytes::", "host/src/mqtt/"),

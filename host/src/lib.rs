@@ -18,6 +18,8 @@ pub mod config;
 
 pub mod clock;
 
+pub mod schedule;
+
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;

@@ -14,15 +14,19 @@ mod deadlines;
 mod deliver;
 mod disconnect;
 mod fanout;
+mod inbox;
 mod invariants;
+mod news;
 mod packet_size;
 mod plugin;
+mod probation;
 mod publish;
 mod restore;
 mod retain;
 mod shared;
 mod stored;
 mod subscribe;
+mod timers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -30,16 +34,20 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
-use crate::event::{ChangeNumber, ConnectionId, Effect, Effects, Input, PluginName, ReasonCode, Revision, SessionId};
+use crate::event::{
+    ChangeNumber, ConnectionId, Effect, Effects, Input, Lanes, PluginName, ReasonCode, Revision, SessionId,
+};
 use crate::key::SessionKey;
 use crate::limits::Limits;
-use crate::message::Timestamp;
+use crate::message::{Message, Timestamp};
 use crate::retained::Retained;
 use crate::session::inbox::Inbox;
 use crate::session::{Session, Sessions};
 use crate::subscriptions::Subscriptions;
+use crate::topic::Topic;
 use deadlines::Deadline;
 use fanout::FanOuts;
+use news::News;
 use publish::Routing;
 use stored::Identifiers;
 
@@ -81,6 +89,8 @@ pub struct Broker {
     storage_failed: bool,
     /// State of the generator behind [`SharedStrategy::Random`](crate::SharedStrategy::Random).
     random: u64,
+    /// What has happened in this input and is to be told to those who observe; empty between inputs.
+    news: Vec<News>,
     /// Memory for routing, reused.
     routing: Routing,
 }
@@ -119,11 +129,19 @@ pub struct PluginStatus<'a> {
     pub session: SessionId,
     /// Its active revision.
     pub revision: &'a Revision,
+    /// The generation of its state in use.
+    pub state: SessionId,
+    /// The revision to which its probation may go back, if it is on one, and how many events it has handled on it.
+    pub probation: Option<(&'a Revision, usize)>,
+    /// How its events are spread.
+    pub lanes: Lanes,
+    /// Timers set, and requests that wait for an answer.
+    pub timers: usize,
     /// Events in its inbox, those that are out included.
     pub inbox_events: usize,
     /// Weight of these events in bytes.
     pub inbox_bytes: usize,
-    /// Topics on which an event failed and waits for its next attempt.
+    /// Keys of which an event failed and waits for its next attempt.
     pub retrying: usize,
     /// Dead letters kept.
     pub dead_letters: usize,
@@ -153,6 +171,7 @@ impl Broker {
             loads: 0,
             storage_failed: false,
             random: seed,
+            news: Vec::new(),
             routing: Routing::default(),
         }
     }
@@ -189,7 +208,7 @@ impl Broker {
             }
             Input::ConnectionLost { connection } => {
                 if let Some(key) = self.session_on(connection) {
-                    self.lose_connection(now, key, effects);
+                    self.lose_connection(now, key, "lost", effects);
                 }
             }
             Input::Written { connection, bytes } => {
@@ -204,14 +223,17 @@ impl Broker {
             Input::CancelTake { plugin, lane } => self.cancel_take(plugin, lane, effects),
             Input::Settle { plugin, lane, settlement } => self.settle(now, plugin, lane, *settlement, effects),
             Input::ReturnEvents { plugin, lane } => self.return_events(&plugin, lane),
-            Input::Commit { .. }
-            | Input::ArrangeLanes { .. }
-            | Input::ChangeDeadLetters { .. }
-            | Input::Generation { .. }
-            | Input::EndProbation { .. } => {}
+            Input::Commit { plugin, ticket, settlement } => self.commit(now, plugin, ticket, *settlement, effects),
+            Input::ArrangeLanes { plugin, lanes } => self.arrange_lanes(plugin, lanes, effects),
+            Input::ChangeDeadLetters { plugin, letters } => self.change_dead_letters(now, plugin, letters, effects),
+            Input::Generation { plugin, step } => self.step_generation(plugin, step, effects),
+            Input::EndProbation { plugin, verdict } => self.end_probation(now, &plugin, verdict, effects),
             Input::Loaded { ticket, entries } => self.loaded(now, ticket, entries, effects),
             Input::StorageFailed => self.storage_failed = true,
             Input::StorageRecovered => self.recover_storage(effects),
+        }
+        if !self.news.is_empty() {
+            self.tell_news(now, effects);
         }
     }
 
@@ -244,6 +266,11 @@ impl Broker {
                 plugin: &inbox.plugin,
                 session: session.id,
                 revision: &inbox.revision,
+                state: inbox.state,
+                probation: (inbox.probation.as_ref())
+                    .map(|probation| (&probation.previous.revision, probation.handled.len())),
+                lanes: inbox.arrangement(),
+                timers: inbox.timers.len(),
                 inbox_events: inbox.len(),
                 inbox_bytes: inbox.bytes(),
                 retrying: inbox.retrying(),
@@ -251,6 +278,11 @@ impl Broker {
                 busy: inbox.is_out(),
             })
         })
+    }
+
+    /// The retained message of a topic.
+    pub fn retained_message(&self, topic: &Topic) -> Option<Arc<Message>> {
+        self.retained.find(topic).cloned()
     }
 
     fn session_on(&self, connection: ConnectionId) -> Option<SessionKey> {
@@ -261,7 +293,7 @@ impl Broker {
     fn close(&mut self, now: Timestamp, key: SessionKey, reason: ReasonCode, effects: &mut Effects) {
         if let Some(connection) = self.sessions[key].connection {
             effects.list.push(Effect::Close { connection, after: ChangeNumber(0), reason });
-            self.lose_connection(now, key, effects);
+            self.lose_connection(now, key, &format!("closed by the broker: {reason:?}"), effects);
         }
     }
 }

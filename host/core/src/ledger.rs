@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::event::{
-    Change, DeadLetter, LoadedEntry, PacketId, PluginName, QueueEntry, Revision, Sequence, SessionId, SessionRecord,
-    SubscriptionRecord,
+    Change, DeadLetter, LoadedEntry, PacketId, PluginName, ProbationRecord, QueueEntry, Revision, Sequence, SessionId,
+    SessionRecord, SubscriptionRecord, Timer,
 };
 use crate::message::{Message, MessageId};
 use crate::topic::{Topic, TopicFilter};
@@ -24,8 +24,23 @@ pub struct Ledger {
     pub(crate) messages: BTreeMap<MessageId, (Arc<Message>, u64)>,
     /// Retained messages.
     pub(crate) retained: BTreeMap<Topic, Arc<Message>>,
-    /// Plugins, with their sessions and active revisions.
-    pub(crate) plugins: BTreeMap<PluginName, (SessionId, Revision)>,
+    /// Plugins.
+    pub(crate) plugins: BTreeMap<PluginName, KeptPlugin>,
+}
+
+/// A plugin.
+#[derive(Debug, Clone)]
+pub(crate) struct KeptPlugin {
+    /// Its session.
+    pub(crate) session: SessionId,
+    /// Its active revision.
+    pub(crate) revision: Revision,
+    /// The generation of its state in use.
+    pub(crate) state: SessionId,
+    /// What its probation may go back to, if it is on one.
+    pub(crate) probation: Option<Box<ProbationRecord>>,
+    /// A further generation of its state, not in use.
+    pub(crate) generation: Option<SessionId>,
 }
 
 /// A durable session, or that of a plugin.
@@ -43,6 +58,10 @@ pub(crate) struct KeptSession {
     pub(crate) received: BTreeSet<PacketId>,
     /// Its dead letters.
     pub(crate) dead_letters: BTreeMap<Sequence, DeadLetter>,
+    /// Its timers.
+    pub(crate) timers: BTreeMap<Arc<str>, Timer>,
+    /// Events that were handled on probation.
+    pub(crate) handled: BTreeMap<Sequence, QueueEntry>,
 }
 
 impl Ledger {
@@ -54,6 +73,7 @@ impl Ledger {
             Change::SessionRemoved { session } => {
                 let removed = self.sessions.remove(&session).unwrap_or_default();
                 removed.queue.into_values().for_each(|(entry, _)| self.let_go(entry.message));
+                removed.handled.into_values().for_each(|entry| self.let_go(entry.message));
             }
             Change::Subscribed { session, filter, subscription } => {
                 self.session(session).subscriptions.insert(filter, subscription);
@@ -90,20 +110,35 @@ impl Ledger {
             }
             Change::Retained { message } => drop(self.retained.insert(message.topic.clone(), message)),
             Change::RetainedCleared { topic } => drop(self.retained.remove(&topic)),
-            Change::PluginActivated { plugin, session, revision, .. } => {
-                self.session(session);
-                self.plugins.insert(plugin, (session, revision));
+            Change::PluginActivated { plugin, session, revision, state, probation } => {
+                self.forget_handled(session);
+                self.plugins.insert(plugin, KeptPlugin { session, revision, state, probation, generation: None });
             }
             Change::PluginRemoved { plugin } => drop(self.plugins.remove(&plugin)),
+            Change::GenerationBegun { plugin, state } => self.set_generation(&plugin, Some(state)),
+            Change::GenerationDropped { plugin, state: _ } => self.set_generation(&plugin, None),
             // Nobody asks a ledger for the state of plugins.
-            Change::StateWritten { .. }
-            | Change::GenerationBegun { .. }
-            | Change::GenerationDropped { .. }
-            | Change::Kept { .. }
-            | Change::PutBack { .. }
-            | Change::ProbationEnded { .. }
-            | Change::TimerSet { .. }
-            | Change::TimerCancelled { .. } => {}
+            Change::StateWritten { .. } => {}
+            Change::Kept { session, sequence } => {
+                let kept = self.session(session);
+                if let Some((entry, _)) = kept.queue.remove(&sequence) {
+                    kept.handled.insert(sequence, entry);
+                }
+            }
+            Change::PutBack { session, sequence } => {
+                let kept = self.session(session);
+                if let Some(entry) = kept.handled.remove(&sequence) {
+                    kept.queue.insert(sequence, (QueueEntry { replayed: true, ..entry }, false));
+                }
+            }
+            Change::ProbationEnded { plugin, session, undone: _ } => {
+                self.forget_handled(session);
+                if let Some(kept) = self.plugins.get_mut(&plugin) {
+                    kept.probation = None;
+                }
+            }
+            Change::TimerSet { session, name, timer } => drop(self.session(session).timers.insert(name, timer)),
+            Change::TimerCancelled { session, name } => drop(self.session(session).timers.remove(&name)),
             Change::DeadLettered { session, sequence, letter } => {
                 self.session(session).dead_letters.insert(sequence, letter);
             }
@@ -134,27 +169,17 @@ impl Ledger {
     /// clients, of which only the length is given. Their order depends on nothing else.
     pub fn changes(&self) -> Vec<Change> {
         let mut changes = vec![Change::IdentifiersReserved { below: self.identifiers_below.max(1) }];
-        let plugins: BTreeMap<SessionId, (&PluginName, &Revision)> =
-            self.plugins.iter().map(|(plugin, (session, revision))| (*session, (plugin, revision))).collect();
+        let plugins: BTreeMap<SessionId, (&PluginName, &KeptPlugin)> =
+            self.plugins.iter().map(|(plugin, kept)| (kept.session, (plugin, kept))).collect();
         let inboxes = plugins.keys().filter_map(|session| self.sessions.get(session));
-        let held: BTreeSet<MessageId> =
-            inboxes.flat_map(|inbox| inbox.queue.values().map(|(entry, _)| entry.message)).collect();
+        let held: BTreeSet<MessageId> = inboxes.flat_map(KeptSession::events).map(|(_, entry)| entry.message).collect();
         for message in held {
             let content = self.messages[&message].0.clone();
             changes.push(Change::MessageStored { message, content });
         }
         for (&session, kept) in &self.sessions {
             match (plugins.get(&session), &kept.record) {
-                (Some(&(plugin, revision)), _) => {
-                    let (plugin, revision) = (plugin.clone(), revision.clone());
-                    changes.push(Change::PluginActivated {
-                        plugin,
-                        session,
-                        revision,
-                        state: session,
-                        probation: None,
-                    });
-                }
+                (Some(&(plugin, kept)), _) => kept.tell(plugin, &mut changes),
                 (None, Some(record)) => changes.push(Change::SessionStored { session, record: record.clone() }),
                 (None, None) => continue,
             }
@@ -162,12 +187,16 @@ impl Ledger {
                 changes.push(Change::Subscribed { session, filter: filter.clone(), subscription });
             }
             if plugins.contains_key(&session) {
-                let entries = kept.queue.iter();
-                changes.extend(entries.map(|(&sequence, (entry, _))| Change::Queued {
+                let timers = kept.timers.clone().into_iter();
+                changes.extend(timers.map(|(name, timer)| Change::TimerSet { session, name, timer }));
+                let events: BTreeMap<Sequence, &QueueEntry> = kept.events().collect();
+                let entries = events.into_iter();
+                changes.extend(entries.map(|(sequence, entry)| Change::Queued {
                     session,
                     sequence,
                     entry: entry.clone(),
                 }));
+                changes.extend(kept.handled.keys().map(|&sequence| Change::Kept { session, sequence }));
             } else {
                 let (messages, bytes) = kept.length();
                 changes.extend((messages > 0).then_some(Change::QueueKept { session, messages, bytes }));
@@ -197,6 +226,18 @@ impl Ledger {
         self.sessions.entry(session).or_default()
     }
 
+    fn set_generation(&mut self, plugin: &PluginName, generation: Option<SessionId>) {
+        if let Some(kept) = self.plugins.get_mut(plugin) {
+            kept.generation = generation;
+        }
+    }
+
+    /// What was handled on probation is not needed any more.
+    fn forget_handled(&mut self, session: SessionId) {
+        let handled = std::mem::take(&mut self.session(session).handled);
+        handled.into_values().for_each(|entry| self.let_go(entry.message));
+    }
+
     /// An entry no longer refers to a message.
     fn let_go(&mut self, message: MessageId) {
         if let Some((_, references)) = self.messages.get_mut(&message) {
@@ -208,7 +249,22 @@ impl Ledger {
     }
 }
 
+impl KeptPlugin {
+    /// The changes that make it.
+    fn tell(&self, plugin: &PluginName, changes: &mut Vec<Change>) {
+        let Self { session, revision, state, probation, generation } = self.clone();
+        changes.push(Change::PluginActivated { plugin: plugin.clone(), session, revision, state, probation });
+        changes.extend(generation.map(|state| Change::GenerationBegun { plugin: plugin.clone(), state }));
+    }
+}
+
 impl KeptSession {
+    /// Entries of an inbox, with those that were handled on probation.
+    fn events(&self) -> impl Iterator<Item = (Sequence, &QueueEntry)> {
+        let waiting = self.queue.iter().map(|(&sequence, (entry, _))| (sequence, entry));
+        waiting.chain(self.handled.iter().map(|(&sequence, entry)| (sequence, entry)))
+    }
+
     /// Messages in its queue, and their weight.
     pub(crate) fn length(&self) -> (u64, u64) {
         let (messages, bytes) = self.kept;

@@ -69,6 +69,10 @@ pub struct Limits {
     pub batch_bytes: usize,
     /// Dead letters kept for one plugin; beyond it the oldest is dropped and counted.
     pub dead_letters: usize,
+    /// Timers of one plugin, with its requests that wait for an answer; one more is dropped and counted.
+    pub timers: usize,
+    /// Events that are kept of a revision on probation; with so many the probation ends, and the revision stays.
+    pub probation_events: usize,
     /// Subscribers that a message is given to in the turn in which it is published. Where there are more of them whose
     /// copies are in memory alone, those are served in later turns, so that nobody else waits for them.
     pub fan_out_at_once: usize,
@@ -101,6 +105,8 @@ impl Default for Limits {
             inbox_bytes: 128 << 20,
             batch_bytes: 1 << 20,
             dead_letters: 10_000,
+            timers: 100_000,
+            probation_events: 1_000,
             fan_out_at_once: 256,
             fan_out_per_turn: 64,
             shared_strategy: SharedStrategy::RoundRobin,

@@ -18,7 +18,7 @@ use hashbrown::HashTable;
 use slab::Slab;
 use smallvec::SmallVec;
 
-use crate::event::{ShareNumber, SubscriptionOptions, SubscriptionRecord};
+use crate::event::{CLIENT_TOPICS, DEAD_LETTER_TOPICS, ShareNumber, SubscriptionOptions, SubscriptionRecord};
 use crate::key::{GroupKey, SessionKey, SubscriptionKey, narrow};
 use crate::message::Qos;
 use crate::topic::{Topic, TopicFilter};
@@ -138,6 +138,8 @@ pub(crate) struct Subscriptions {
     nodes: Slab<Node>,
     /// Finds a child by its parent and its level.
     edges: HashTable<u32>,
+    /// Lists whose filters match what the broker says by itself.
+    observers: usize,
 }
 
 /// The lists that match a topic; kept and reused.
@@ -163,7 +165,13 @@ impl Subscriptions {
             by_filter: HashTable::new(),
             nodes: Slab::from_iter([(ROOT as usize, root)]),
             edges: HashTable::new(),
+            observers: 0,
         }
+    }
+
+    /// Filters of which there are subscriptions and which match what the broker says by itself.
+    pub(crate) fn observers(&self) -> usize {
+        self.observers
     }
 
     /// How many there are.
@@ -382,6 +390,7 @@ impl Subscriptions {
         let (hash, hasher, lists) = (self.hash_filter(filter.as_str()), &self.hasher, &self.lists);
         let rehash = |&list: &u32| hash_text(hasher, 0, lists[list as usize].filter.as_str().as_bytes());
         self.by_filter.insert_unique(hash, list, rehash);
+        self.observers += usize::from(observes(filter));
         list
     }
 
@@ -391,6 +400,7 @@ impl Subscriptions {
             entry.remove();
         }
         let list = self.lists.remove(index as usize);
+        self.observers -= usize::from(observes(&list.filter));
         let Some(mut at) = list.node else { return };
         let node = &mut self.nodes[at as usize];
         *(if ends_in_hash(&list.filter) { &mut node.rest } else { &mut node.list }) = None;
@@ -462,6 +472,7 @@ impl Subscriptions {
     /// Panics where an invariant does not hold.
     pub(crate) fn check_invariants(&self) {
         for (index, list) in &self.lists {
+            assert_eq!(self.observers, self.lists.iter().filter(|(_, list)| observes(&list.filter)).count());
             assert!(!list.subscribers.is_empty() || list.groups.is_some());
             assert_eq!(self.find_list(list.filter.as_str()), Some(narrow(index)));
             self.check_residents(Home::List(narrow(index)));
@@ -528,6 +539,12 @@ fn hash_text(hasher: &FixedState, salt: u32, text: &[u8]) -> u64 {
     state.write_u32(salt);
     state.write(text);
     state.finish()
+}
+
+/// Whether a filter matches what the broker says by itself: wildcards do not reach topics that begin with `$`
+/// [MQTT-4.7.2-1].
+fn observes(filter: &TopicFilter) -> bool {
+    filter.levels().next().is_some_and(|first| first == CLIENT_TOPICS || first == DEAD_LETTER_TOPICS)
 }
 
 fn ends_in_hash(filter: &TopicFilter) -> bool {

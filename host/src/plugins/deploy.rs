@@ -236,8 +236,10 @@ impl Plugins {
         let context = InstanceContext {
             plugin: plugin.name.clone(),
             publish_grants: Arc::clone(&grants.publishes),
+            subscribe_grants: grants.subscribes.iter().map(|(filter, _)| filter.clone()).collect(),
             config: Arc::clone(&grants.config),
             log: Arc::new(move |line| log.write(line)),
+            ..InstanceContext::without_grants(plugin.name.clone())
         };
         let mut instance = self.runtime.instantiate(compiled, context)?;
         instance.init()?;

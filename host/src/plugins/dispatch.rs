@@ -123,7 +123,7 @@ impl Plugins {
             Ok(ready) => ready,
             Err(error) => return self.cannot_run(plugin, &error),
         };
-        let snapshot = match self.store.snapshot(session) {
+        let snapshot = match self.store.snapshot(session, wall_clock()) {
             Ok(snapshot) => snapshot,
             Err(error) if error.is_passing() => {
                 plugin.run(|run| {
@@ -198,11 +198,13 @@ impl Plugins {
                     plugin.run(|run| run.breaker.succeeded());
                     settlement.publishes.extend(one.publishes);
                     settlement.writes.extend(one.writes);
+                    settlement.timers.extend(one.timers);
+                    settlement.disconnects.extend(one.disconnects);
                     Outcome::Done
                 }
-                EventResult::Retry(reason) => {
+                EventResult::Retry { reason, after_ms } => {
                     failed(plugin, now, &reason);
-                    let outcome = self.retry(plugin, event, &reason);
+                    let outcome = self.retry(plugin, event, &reason, after_ms);
                     if matches!(outcome, Outcome::RetryAt(_)) {
                         put_back.push(&event.message.topic);
                     }
@@ -241,7 +243,7 @@ impl Plugins {
             return self.give_back(plugin);
         };
         failed(plugin, wall_clock(), &reason);
-        let outcome = self.retry(plugin, event, &reason);
+        let outcome = self.retry(plugin, event, &reason, None);
         let settlement = Settlement { outcomes: vec![(event.sequence, outcome)], ..Settlement::default() };
         plugin.run(|run| {
             count(&mut run.counts, &settlement);
@@ -251,14 +253,14 @@ impl Plugins {
     }
 
     /// Puts an event back with a pause, or gives it up after the last attempt.
-    fn retry(&self, plugin: &Plugin, event: &InboxEvent, reason: &str) -> Outcome {
+    fn retry(&self, plugin: &Plugin, event: &InboxEvent, reason: &str, after_ms: Option<u64>) -> Outcome {
         let attempts = event.attempt + 1;
         if attempts >= self.options.attempts {
             return dead_letter(plugin, event, format!("failed {attempts} times, the last time: {reason}"));
         }
         let pause_ms = (FIRST_RETRY_MS << event.attempt.min(16)).min(LONGEST_RETRY_MS);
         // A fifth of jitter keeps events that failed together from coming back together.
-        let pause_ms = pause_ms - pause_ms / 10 + fastrand::u64(0..=pause_ms / 5);
+        let pause_ms = after_ms.unwrap_or_else(|| pause_ms - pause_ms / 10 + fastrand::u64(0..=pause_ms / 5));
         plugin.log.note(
             LogLevel::Warn,
             format!("event {} on {} failed (attempt {attempts}): {reason}", event.sequence.0, event.message.topic),

@@ -116,7 +116,7 @@ impl Plugins {
         let (grants, counts, session) =
             plugin.run(|run| (run.code.as_ref().map(|code| code.grants.clone()), run.counts.clone(), run.session));
         let letters = match session {
-            Some(session) => self.store.dead_letters(session, DEAD_LETTERS)?,
+            Some(session) => self.store.dead_letters(session, None, DEAD_LETTERS)?,
             None => Vec::new(),
         };
         let history = self.store.plugin_history(name)?;

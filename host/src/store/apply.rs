@@ -1,32 +1,29 @@
-//! Writes a [`Batch`] into a redb write transaction, table by table, rows in the order of keys.
+//! Writes a [`Batch`] into a redb write transaction: stage by stage, in a stage table by table, rows in the order of keys.
 //!
-//! Rows of removed sessions go first, by range; then what was written. Deletes of neighbouring keys are done by one
+//! In a stage rows of removed sessions go first, by range; then what was written; then what happened to a plugin. Deletes of neighbouring keys are done by one
 //! walk over their range, which costs about half of deleting each alone.
 //!
 //! Who refers to a message is counted by the queue rows that come and go here, whatever made them do so; messages are
 //! written last, when that is known.
 
+mod plugins;
+mod queues;
+mod state;
+
 use std::path::Path;
 
-use redb::{ReadableTable, ReadableTableMetadata, Table, WriteTransaction};
-use vespiary_core::event::{PacketId, PluginName};
+use redb::{ReadableTable, WriteTransaction};
+use vespiary_core::message::Timestamp;
 
-use super::batch::{Batch, PluginChange, QueueChange, SessionBatch};
+use super::batch::{Batch, SessionBatch, Stage};
 use super::error::StoreError;
-use super::record::{
-    self, DeadLetterRow, InvalidRow, MessageRow, PluginRow, QueueRow, RECORD_VERSION, RevisionRow, SessionRow,
-    SubscriptionRow,
-};
+use super::record::{self, DeadLetterRow, InvalidRow, MessageRow, SessionRow, SubscriptionRow, TimerRow};
 use super::tables::{
-    Bytes, DEAD_LETTERS, MESSAGES, META, META_COMMITS, META_IDENTIFIERS_BELOW, PLUGIN_REVISIONS, PLUGIN_STATE, PLUGINS,
-    QUEUE, RECEIVED, REFERENCES, RETAINED, REVISIONS_KEPT, SESSIONS, SUBSCRIPTIONS,
+    DEAD_LETTERS, KEPT, META, META_COMMITS, META_IDENTIFIERS_BELOW, QUEUE, RECEIVED, RETAINED, SESSIONS, STATE_EXPIRY,
+    SUBSCRIPTIONS, TIMERS,
 };
-
-/// Keys that lie this close together are deleted in one walk. Bounds the rows that a walk visits in vain.
-const NEIGHBOUR_GAP: u64 = 16;
-
-/// Fewer neighbours than this are deleted one by one.
-const NEIGHBOURS_MIN: usize = 3;
+use queues::References;
+use state::States;
 
 /// Why a batch could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -61,62 +58,39 @@ impl From<redb::TableError> for WriteError {
     }
 }
 
-/// Writes the batch, in the transaction with the number `commit`. `scratch` is where values are encoded; kept by the
-/// caller for its capacity.
+/// Writes the batch, in the transaction with the number `commit`; gives when the first value of state expires that is
+/// there afterwards. `scratch` is where values are encoded; kept by the caller for its capacity.
 pub(super) fn write(
     transaction: &WriteTransaction,
     batch: &Batch,
     commit: u64,
     scratch: &mut Vec<u8>,
-) -> Result<(), WriteError> {
+) -> Result<Option<Timestamp>, WriteError> {
     write_meta(transaction, batch, commit)?;
     let mut references = References::default();
-    remove_sessions(transaction, batch, &mut references)?;
-    write_sessions(transaction, batch, scratch)?;
-    write_subscriptions(transaction, batch, scratch)?;
-    write_queues(transaction, batch, &mut references, scratch)?;
-    write_messages(transaction, batch, references, scratch)?;
-    write_received(transaction, batch)?;
+    let mut states = States::new(transaction);
+    for stage in batch.stages() {
+        remove_sessions(transaction, stage, &mut references, &mut states)?;
+        write_sessions(transaction, stage, scratch)?;
+        write_subscriptions(transaction, stage, scratch)?;
+        queues::write(transaction, stage, &mut references, scratch)?;
+        write_received(transaction, stage)?;
+        write_timers(transaction, stage, scratch)?;
+        write_dead_letters(transaction, stage, scratch)?;
+        states.write(stage, scratch)?;
+        if let Some(change) = &stage.plugin {
+            plugins::write(transaction, change, &mut references, &mut states, scratch)?;
+        }
+    }
+    queues::write_messages(transaction, batch, references, scratch)?;
     write_retained(transaction, batch, scratch)?;
-    write_plugins(transaction, batch, scratch)?;
-    write_state(transaction, batch)?;
-    write_dead_letters(transaction, batch, scratch)
-}
-
-/// Queue rows that came and went, by the message that they refer to.
-#[derive(Default)]
-struct References {
-    /// A message, and 1 for each row that came or -1 for each that went; in the order of the rows.
-    rows: Vec<(u64, i64)>,
-    /// The first row that went and could not be read.
-    unreadable: Option<InvalidRow>,
-}
-
-impl References {
-    fn came(&mut self, message: u64) {
-        self.rows.push((message, 1));
+    if let Some(purge) = batch.purge {
+        states.purge(purge)?;
     }
-
-    fn went(&mut self, row: &[u8]) {
-        match QueueRow::message(row) {
-            Ok(message) => self.rows.push((message, -1)),
-            Err(error) => self.unreadable = self.unreadable.take().or(Some(error)),
-        }
-    }
-
-    /// What it comes to for each message, in the order of messages.
-    fn sums(mut self) -> Result<impl Iterator<Item = (u64, i64)>, WriteError> {
-        if let Some(error) = self.unreadable {
-            return Err(WriteError::Row("queue", error));
-        }
-        self.rows.sort_unstable();
-        self.rows.dedup_by(|(next, more), (message, sum)| {
-            let same = next == message;
-            *sum += if same { *more } else { 0 };
-            same
-        });
-        Ok(self.rows.into_iter())
-    }
+    states.finish()?;
+    let expiry = transaction.open_table(STATE_EXPIRY)?;
+    let first = expiry.first()?;
+    Ok(first.map(|(key, _)| Timestamp(key.value().0)))
 }
 
 fn write_meta(transaction: &WriteTransaction, batch: &Batch, commit: u64) -> Result<(), WriteError> {
@@ -130,11 +104,11 @@ fn write_meta(transaction: &WriteTransaction, batch: &Batch, commit: u64) -> Res
 
 /// The sessions of which `part` holds something, in order.
 fn with<'a, P: 'a>(
-    batch: &'a Batch,
+    stage: &'a Stage,
     part: impl Fn(&'a SessionBatch) -> &'a P,
     is_empty: impl Fn(&P) -> bool,
 ) -> impl Iterator<Item = (u64, &'a P)> {
-    batch
+    stage
         .sessions
         .iter()
         .map(move |(&session, changes)| (session, part(changes)))
@@ -143,53 +117,58 @@ fn with<'a, P: 'a>(
 
 fn remove_sessions(
     transaction: &WriteTransaction,
-    batch: &Batch,
+    stage: &Stage,
     references: &mut References,
+    states: &mut States<'_>,
 ) -> Result<(), WriteError> {
     let removed: Vec<u64> =
-        batch.sessions.iter().filter(|(_, changes)| changes.removed).map(|(&session, _)| session).collect();
+        stage.sessions.iter().filter(|(_, changes)| changes.removed).map(|(&session, _)| session).collect();
     if removed.is_empty() {
         return Ok(());
     }
     let mut sessions = transaction.open_table(SESSIONS)?;
     let mut subscriptions = transaction.open_table(SUBSCRIPTIONS)?;
     let mut queue = transaction.open_table(QUEUE)?;
+    let mut kept = transaction.open_table(KEPT)?;
     let mut received = transaction.open_table(RECEIVED)?;
-    let mut state = transaction.open_table(PLUGIN_STATE)?;
+    let mut timers = transaction.open_table(TIMERS)?;
     let mut dead_letters = transaction.open_table(DEAD_LETTERS)?;
     for session in removed {
         // The next session's empty string is the least key after all of this one's.
         let next = session.saturating_add(1);
         sessions.remove(session)?;
         subscriptions.retain_in((session, "")..(next, ""), |_, _| false)?;
-        queue.retain_in((session, 0)..=(session, u64::MAX), |_, row| {
-            references.went(row);
-            false
-        })?;
+        for table in [&mut queue, &mut kept] {
+            table.retain_in((session, 0)..=(session, u64::MAX), |_, row| {
+                references.went(row);
+                false
+            })?;
+        }
         received.retain_in((session, 0)..=(session, u16::MAX), |_, ()| false)?;
-        state.retain_in((session, "")..(next, ""), |_, _| false)?;
+        timers.retain_in((session, "")..(next, ""), |_, _| false)?;
+        states.clear(session)?;
         dead_letters.retain_in((session, 0)..=(session, u64::MAX), |_, _| false)?;
     }
     Ok(())
 }
 
-fn write_sessions(transaction: &WriteTransaction, batch: &Batch, scratch: &mut Vec<u8>) -> Result<(), WriteError> {
-    let mut rows = with(batch, |changes| &changes.record, Option::is_none).peekable();
+fn write_sessions(transaction: &WriteTransaction, stage: &Stage, scratch: &mut Vec<u8>) -> Result<(), WriteError> {
+    let mut rows = with(stage, |changes| &changes.record, Option::is_none).peekable();
     if rows.peek().is_none() {
         return Ok(());
     }
     let mut table = transaction.open_table(SESSIONS)?;
     for (session, record) in rows {
         if let Some(record) = record {
-            record::encode(scratch, &SessionRow::new(record)).map_err(|error| WriteError::Row("sessions", error))?;
+            SessionRow::new(record).encode(scratch).map_err(|error| WriteError::Row("sessions", error))?;
             table.insert(session, scratch.as_slice())?;
         }
     }
     Ok(())
 }
 
-fn write_subscriptions(transaction: &WriteTransaction, batch: &Batch, scratch: &mut Vec<u8>) -> Result<(), WriteError> {
-    let mut rows = with(batch, |changes| &changes.subscriptions, |rows| rows.is_empty()).peekable();
+fn write_subscriptions(transaction: &WriteTransaction, stage: &Stage, scratch: &mut Vec<u8>) -> Result<(), WriteError> {
+    let mut rows = with(stage, |changes| &changes.subscriptions, |rows| rows.is_empty()).peekable();
     if rows.peek().is_none() {
         return Ok(());
     }
@@ -210,137 +189,8 @@ fn write_subscriptions(transaction: &WriteTransaction, batch: &Batch, scratch: &
     Ok(())
 }
 
-/// Writes the new messages that are referred to, and deletes those that are not any more.
-fn write_messages(
-    transaction: &WriteTransaction,
-    batch: &Batch,
-    references: References,
-    scratch: &mut Vec<u8>,
-) -> Result<(), WriteError> {
-    let mut sums = references.sums()?.filter(|&(_, sum)| sum != 0).peekable();
-    if sums.peek().is_none() {
-        return Ok(());
-    }
-    let mut table = transaction.open_table(MESSAGES)?;
-    let mut counts = transaction.open_table(REFERENCES)?;
-    let counts_none = counts.is_empty()?;
-    let mut released = Vec::new();
-    for (message, sum) in sums {
-        let (counted, before) = match batch.messages.get(&message) {
-            Some(content) => {
-                record::encode(scratch, &MessageRow::new(content))
-                    .map_err(|error| WriteError::Row("messages", error))?;
-                table.insert(message, scratch.as_slice())?;
-                (false, 0)
-            }
-            None if counts_none => (false, 1),
-            None => counts.get(message)?.map_or((false, 1), |count| (true, i64::from(count.value()))),
-        };
-        let count = before + sum;
-        if count > 1 {
-            counts.insert(message, u32::try_from(count).unwrap_or(u32::MAX))?;
-        } else if counted {
-            counts.remove(message)?;
-        }
-        if count <= 0 {
-            released.push(message);
-        }
-    }
-    for run in neighbours(&released) {
-        if run.len() < NEIGHBOURS_MIN {
-            for &message in run {
-                table.remove(message)?;
-            }
-        } else {
-            let mut listed = Listed(run);
-            table.retain_in(run[0]..=run[run.len() - 1], |message, _| !listed.contains(message))?;
-        }
-    }
-    Ok(())
-}
-
-fn write_queues(
-    transaction: &WriteTransaction,
-    batch: &Batch,
-    references: &mut References,
-    scratch: &mut Vec<u8>,
-) -> Result<(), WriteError> {
-    let mut rows = with(batch, |changes| &changes.queue, |rows| rows.is_empty()).peekable();
-    if rows.peek().is_none() {
-        return Ok(());
-    }
-    let mut table = transaction.open_table(QUEUE)?;
-    let mut dequeued = Vec::new();
-    for (session, entries) in rows {
-        dequeued.clear();
-        for (&sequence, change) in entries {
-            match change {
-                QueueChange::Put { entry, released } => {
-                    QueueRow::new(entry, *released).encode(scratch).map_err(|error| WriteError::Row("queue", error))?;
-                    references.came(entry.message.0);
-                    if let Some(replaced) = table.insert((session, sequence), scratch.as_slice())? {
-                        references.went(replaced.value());
-                    }
-                }
-                QueueChange::Mark { packet_id, released } => {
-                    mark(&mut table, (session, sequence), *packet_id, *released, scratch)?;
-                }
-                QueueChange::Delete => dequeued.push(sequence),
-            }
-        }
-        remove_entries(&mut table, session, &dequeued, references)?;
-    }
-    Ok(())
-}
-
-fn mark(
-    table: &mut Table<'_, (u64, u64), Bytes>,
-    key: (u64, u64),
-    packet_id: Option<PacketId>,
-    released: bool,
-    scratch: &mut Vec<u8>,
-) -> Result<(), WriteError> {
-    {
-        let Some(value) = table.get(key)? else { return Ok(()) };
-        let unreadable = |error| WriteError::Row("queue", error);
-        let mut row = QueueRow::decode(value.value()).map_err(unreadable)?;
-        row.mark(packet_id, released);
-        row.encode(scratch).map_err(unreadable)?;
-    }
-    table.insert(key, scratch.as_slice())?;
-    Ok(())
-}
-
-fn remove_entries(
-    table: &mut Table<'_, (u64, u64), Bytes>,
-    session: u64,
-    sequences: &[u64],
-    references: &mut References,
-) -> Result<(), WriteError> {
-    for run in neighbours(sequences) {
-        if run.len() < NEIGHBOURS_MIN {
-            for &sequence in run {
-                if let Some(row) = table.remove((session, sequence))? {
-                    references.went(row.value());
-                }
-            }
-        } else {
-            let mut listed = Listed(run);
-            let range = (session, run[0])..=(session, run[run.len() - 1]);
-            table.retain_in(range, |(_, sequence), row| {
-                let goes = listed.contains(sequence);
-                if goes {
-                    references.went(row);
-                }
-                !goes
-            })?;
-        }
-    }
-    Ok(())
-}
-
-fn write_received(transaction: &WriteTransaction, batch: &Batch) -> Result<(), WriteError> {
-    let mut rows = with(batch, |changes| &changes.received, |rows| rows.is_empty()).peekable();
+fn write_received(transaction: &WriteTransaction, stage: &Stage) -> Result<(), WriteError> {
+    let mut rows = with(stage, |changes| &changes.received, |rows| rows.is_empty()).peekable();
     if rows.peek().is_none() {
         return Ok(());
     }
@@ -357,6 +207,25 @@ fn write_received(transaction: &WriteTransaction, batch: &Batch) -> Result<(), W
     Ok(())
 }
 
+fn write_timers(transaction: &WriteTransaction, stage: &Stage, scratch: &mut Vec<u8>) -> Result<(), WriteError> {
+    let mut rows = with(stage, |changes| &changes.timers, |rows| rows.is_empty()).peekable();
+    if rows.peek().is_none() {
+        return Ok(());
+    }
+    let mut table = transaction.open_table(TIMERS)?;
+    for (session, timers) in rows {
+        for (name, timer) in timers {
+            if let Some(timer) = timer {
+                record::encode(scratch, &TimerRow::new(timer)).map_err(|error| WriteError::Row("timers", error))?;
+                table.insert((session, &**name), scratch.as_slice())?;
+            } else {
+                table.remove((session, &**name))?;
+            }
+        }
+    }
+    Ok(())
+}
+
 fn write_retained(transaction: &WriteTransaction, batch: &Batch, scratch: &mut Vec<u8>) -> Result<(), WriteError> {
     if batch.retained.is_empty() {
         return Ok(());
@@ -364,7 +233,7 @@ fn write_retained(transaction: &WriteTransaction, batch: &Batch, scratch: &mut V
     let mut table = transaction.open_table(RETAINED)?;
     for (topic, message) in &batch.retained {
         if let Some(message) = message {
-            record::encode(scratch, &MessageRow::new(message)).map_err(|error| WriteError::Row("retained", error))?;
+            MessageRow::new(message).encode(scratch).map_err(|error| WriteError::Row("retained", error))?;
             table.insert(topic.as_str(), scratch.as_slice())?;
         } else {
             table.remove(topic.as_str())?;
@@ -373,73 +242,8 @@ fn write_retained(transaction: &WriteTransaction, batch: &Batch, scratch: &mut V
     Ok(())
 }
 
-fn write_plugins(transaction: &WriteTransaction, batch: &Batch, scratch: &mut Vec<u8>) -> Result<(), WriteError> {
-    if batch.plugins.is_empty() {
-        return Ok(());
-    }
-    let mut plugins = transaction.open_table(PLUGINS)?;
-    let mut revisions = transaction.open_table(PLUGIN_REVISIONS)?;
-    for change in &batch.plugins {
-        match change {
-            PluginChange::Activated { plugin: PluginName(plugin), session, revision } => {
-                record::encode(scratch, &PluginRow::new(*session, revision))
-                    .map_err(|error| WriteError::Row("plugins", error))?;
-                plugins.insert(&**plugin, scratch.as_slice())?;
-                record::encode(scratch, &RevisionRow::new(revision))
-                    .map_err(|error| WriteError::Row("plugin_revisions", error))?;
-                revisions.insert((&**plugin, revision.number), scratch.as_slice())?;
-                forget_old_revisions(&mut revisions, plugin, revision.number)?;
-            }
-            PluginChange::Removed { plugin: PluginName(plugin) } => {
-                plugins.remove(&**plugin)?;
-                revisions.retain_in((&**plugin, 0)..=(&**plugin, u32::MAX), |_, _| false)?;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Forgets the lowest numbers until [`REVISIONS_KEPT`] are left; never the active one.
-fn forget_old_revisions(
-    revisions: &mut Table<'_, (&str, u32), Bytes>,
-    plugin: &str,
-    active: u32,
-) -> Result<(), WriteError> {
-    let mut numbers = Vec::with_capacity(REVISIONS_KEPT + 1);
-    for row in revisions.range((plugin, 0)..=(plugin, u32::MAX))? {
-        numbers.push(row?.0.value().1);
-    }
-    let excess = numbers.len().saturating_sub(REVISIONS_KEPT);
-    for &number in numbers.iter().filter(|&&number| number != active).take(excess) {
-        revisions.remove((plugin, number))?;
-    }
-    Ok(())
-}
-
-fn write_state(transaction: &WriteTransaction, batch: &Batch) -> Result<(), WriteError> {
-    let mut rows = with(batch, |changes| &changes.state, |rows| rows.is_empty()).peekable();
-    if rows.peek().is_none() {
-        return Ok(());
-    }
-    let mut table = transaction.open_table(PLUGIN_STATE)?;
-    for (session, writes) in rows {
-        for (key, value) in writes {
-            let Some(value) = value else {
-                table.remove((session, &**key))?;
-                continue;
-            };
-            // Straight into the page: a plugin's value may be large.
-            let mut place = table.insert_reserve((session, &**key), 1 + value.len())?;
-            let place = place.as_mut();
-            place[0] = RECORD_VERSION;
-            place[1..].copy_from_slice(value);
-        }
-    }
-    Ok(())
-}
-
-fn write_dead_letters(transaction: &WriteTransaction, batch: &Batch, scratch: &mut Vec<u8>) -> Result<(), WriteError> {
-    let mut rows = with(batch, |changes| &changes.dead_letters, |rows| rows.is_empty()).peekable();
+fn write_dead_letters(transaction: &WriteTransaction, stage: &Stage, scratch: &mut Vec<u8>) -> Result<(), WriteError> {
+    let mut rows = with(stage, |changes| &changes.dead_letters, |rows| rows.is_empty()).peekable();
     if rows.peek().is_none() {
         return Ok(());
     }
@@ -447,8 +251,7 @@ fn write_dead_letters(transaction: &WriteTransaction, batch: &Batch, scratch: &m
     for (session, letters) in rows {
         for (&sequence, letter) in letters {
             if let Some(letter) = letter {
-                record::encode(scratch, &DeadLetterRow::new(letter))
-                    .map_err(|error| WriteError::Row("dead_letters", error))?;
+                DeadLetterRow::new(letter).encode(scratch).map_err(|error| WriteError::Row("dead_letters", error))?;
                 table.insert((session, sequence), scratch.as_slice())?;
             } else {
                 table.remove((session, sequence))?;
@@ -456,28 +259,4 @@ fn write_dead_letters(transaction: &WriteTransaction, batch: &Batch, scratch: &m
         }
     }
     Ok(())
-}
-
-/// Splits growing keys into runs whose members lie close together.
-fn neighbours(keys: &[u64]) -> impl Iterator<Item = &[u64]> {
-    keys.chunk_by(|a, b| b - a <= NEIGHBOUR_GAP)
-}
-
-/// Growing keys, asked for in growing order.
-struct Listed<'a>(&'a [u64]);
-
-impl Listed<'_> {
-    /// Whether `key` is listed. Keys below are forgotten.
-    fn contains(&mut self, key: u64) -> bool {
-        while let Some((&first, rest)) = self.0.split_first() {
-            if first > key {
-                return false;
-            }
-            self.0 = rest;
-            if first == key {
-                return true;
-            }
-        }
-        false
-    }
 }

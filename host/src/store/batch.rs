@@ -5,15 +5,20 @@
 //! queue entry that came and went within the batch does not touch the database at all. That is only right where the
 //! database cannot hold the row already, which the highest sequence tells without looking. Messages are written only
 //! for the entries that are left; who refers to a message in the database is counted where rows are written.
+//!
+//! What happens to a plugin as a whole (an activation, the end of a probation, a generation that goes) concerns rows that
+//! only the database can name. It ends a [`Stage`]: changes are coalesced up to there, and anew behind it. So does the
+//! rare change that depends on where an earlier one of the same row left it.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use vespiary_core::event::{
-    Change, DeadLetter, PacketId, PluginName, QueueEntry, Revision, SessionId, SessionRecord, StateWrite,
-    SubscriptionRecord,
+    Change, DeadLetter, PacketId, PluginName, ProbationRecord, QueueEntry, Revision, SessionId, SessionRecord,
+    StateWrite, SubscriptionRecord, Timer,
 };
-use vespiary_core::message::Message;
+use vespiary_core::message::{Message, Timestamp};
 use vespiary_core::topic::{Topic, TopicFilter};
 
 /// The changes of one transaction, coalesced. Fields are rows by key, in the order of keys.
@@ -28,14 +33,36 @@ pub(super) struct Batch {
     pub(super) changes: usize,
     /// Identifiers below this are used up.
     pub(super) identifiers_below: Option<u64>,
-    /// What happened to sessions, and to what is under them.
-    pub(super) sessions: BTreeMap<u64, SessionBatch>,
+    /// Stages that are over, in order.
+    earlier: Vec<Stage>,
+    /// The stage that is not.
+    last: Stage,
     /// Messages that are new. Those that no entry refers to in the end are not written.
     pub(super) messages: BTreeMap<u64, Arc<Message>>,
     /// Retained messages set (`Some`) and cleared (`None`).
     pub(super) retained: BTreeMap<Topic, Option<Arc<Message>>>,
-    /// What happened to plugins, in order: rare, and the history depends on the order.
-    pub(super) plugins: Vec<PluginChange>,
+    /// Values that expire, as often as they were written.
+    pub(super) expiring: usize,
+    /// Expired state that is purged.
+    pub(super) purge: Option<Purge>,
+}
+
+/// What is coalesced, and then what happened to a plugin.
+#[derive(Debug, Default)]
+pub(super) struct Stage {
+    /// What happened to sessions, and to what is under them.
+    pub(super) sessions: BTreeMap<u64, SessionBatch>,
+    /// What happened to a plugin as a whole, after that.
+    pub(super) plugin: Option<PluginChange>,
+}
+
+/// Expired state that is to be purged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Purge {
+    /// What has expired by then goes.
+    pub(super) now: Timestamp,
+    /// Rows at most.
+    pub(super) rows: usize,
 }
 
 /// What happened to one session, and to what is under it.
@@ -51,8 +78,10 @@ pub(super) struct SessionBatch {
     pub(super) queue: BTreeMap<u64, QueueChange>,
     /// Packet identifiers of QoS 2 receptions begun (`true`) and ended (`false`).
     pub(super) received: BTreeMap<u16, bool>,
-    /// State written (`Some`) and deleted (`None`).
-    pub(super) state: BTreeMap<Box<str>, Option<Box<[u8]>>>,
+    /// State written and deleted.
+    pub(super) state: BTreeMap<Box<str>, StateChange>,
+    /// Timers set (`Some`) and cancelled (`None`).
+    pub(super) timers: BTreeMap<Arc<str>, Option<Timer>>,
     /// Dead letters added (`Some`) and dropped (`None`), by sequence.
     pub(super) dead_letters: BTreeMap<u64, Option<DeadLetter>>,
 }
@@ -60,21 +89,48 @@ pub(super) struct SessionBatch {
 /// What happened to a queue entry.
 #[derive(Debug)]
 pub(super) enum QueueChange {
-    /// The entry is written, with its `released` mark.
-    Put { entry: QueueEntry, released: bool },
+    /// The entry is written, with its `released` mark; to the queue, or at once to where events of a probation are kept.
+    Put { entry: QueueEntry, released: bool, kept: bool },
     /// The entry in the database is marked.
     Mark { packet_id: Option<PacketId>, released: bool },
     /// The entry is deleted.
     Delete,
+    /// The entry in the database goes to where events of a probation are kept.
+    Keep,
+    /// The entry comes back from there, as replayed.
+    PutBack,
+}
+
+/// What happened to a key of a plugin's state.
+#[derive(Debug)]
+pub(super) struct StateChange {
+    /// Its value; `None` for none.
+    pub(super) value: Option<Box<[u8]>>,
+    /// When the value is gone by itself.
+    pub(super) expires_at: Option<Timestamp>,
+    /// Whether what the database holds is to be kept in case of a rollback.
+    pub(super) undo: bool,
 }
 
 /// What happened to a plugin.
 #[derive(Debug)]
 pub(super) enum PluginChange {
     /// A revision was activated.
-    Activated { plugin: PluginName, session: SessionId, revision: Revision },
+    Activated {
+        plugin: PluginName,
+        session: SessionId,
+        revision: Revision,
+        state: SessionId,
+        probation: Option<Box<ProbationRecord>>,
+    },
     /// The plugin was removed.
     Removed { plugin: PluginName },
+    /// A generation of its state was begun.
+    GenerationBegun { plugin: PluginName, state: SessionId },
+    /// A generation of its state goes.
+    GenerationDropped { plugin: PluginName, state: SessionId },
+    /// A probation ended.
+    ProbationEnded { plugin: PluginName, session: SessionId, undone: bool },
 }
 
 impl Batch {
@@ -92,8 +148,14 @@ impl Batch {
     pub(super) fn is_empty(&self) -> bool {
         self.identifiers_below.is_none()
             && self.retained.is_empty()
-            && self.plugins.is_empty()
-            && self.sessions.values().all(SessionBatch::is_empty)
+            && self.purge.is_none()
+            && self.earlier.is_empty()
+            && self.last.sessions.values().all(SessionBatch::is_empty)
+    }
+
+    /// The stages, in order.
+    pub(super) fn stages(&self) -> impl Iterator<Item = &Stage> {
+        self.earlier.iter().chain([&self.last])
     }
 
     /// Takes the next change.
@@ -116,21 +178,19 @@ impl Batch {
             }
             Change::Queued { session, sequence, entry } => {
                 self.after = self.after.max(sequence.0);
-                self.session(session).queue.insert(sequence.0, QueueChange::Put { entry, released: false });
+                self.queue(session, sequence.0, QueueChange::Put { entry, released: false, kept: false });
             }
             Change::Sent { session, sequence, packet_id } => {
-                self.session(session).mark(sequence.0, Some(packet_id), false);
+                self.queue(session, sequence.0, QueueChange::Mark { packet_id: Some(packet_id), released: false });
             }
-            Change::Released { session, sequence } => self.session(session).mark(sequence.0, None, true),
+            Change::Released { session, sequence } => {
+                self.queue(session, sequence.0, QueueChange::Mark { packet_id: None, released: true });
+            }
             Change::Dequeued { session, sequence, message: _ } => {
-                let fresh = sequence.0 > self.before;
-                let queue = &mut self.session(session).queue;
-                if fresh {
-                    queue.remove(&sequence.0);
-                } else {
-                    queue.insert(sequence.0, QueueChange::Delete);
-                }
+                self.queue(session, sequence.0, QueueChange::Delete);
             }
+            Change::Kept { session, sequence } => self.queue(session, sequence.0, QueueChange::Keep),
+            Change::PutBack { session, sequence } => self.queue(session, sequence.0, QueueChange::PutBack),
             Change::QueueKept { .. } => debug_assert!(false, "the store gives this out and never takes it"),
             Change::Received { session, packet_id } => {
                 self.session(session).received.insert(packet_id.get(), true);
@@ -144,20 +204,26 @@ impl Batch {
             Change::RetainedCleared { topic } => {
                 self.retained.insert(topic, None);
             }
-            Change::PluginActivated { plugin, session, revision, .. } => {
-                self.plugins.push(PluginChange::Activated { plugin, session, revision });
+            Change::PluginActivated { plugin, session, revision, state, probation } => {
+                self.end_stage(Some(PluginChange::Activated { plugin, session, revision, state, probation }));
             }
-            Change::PluginRemoved { plugin } => self.plugins.push(PluginChange::Removed { plugin }),
-            Change::StateWritten { state, write: StateWrite { key, value, expires_at: _ }, undo: _ } => {
-                self.session(state).state.insert(key, value);
+            Change::PluginRemoved { plugin } => self.end_stage(Some(PluginChange::Removed { plugin })),
+            Change::GenerationBegun { plugin, state } => {
+                self.end_stage(Some(PluginChange::GenerationBegun { plugin, state }));
             }
-            Change::GenerationBegun { .. }
-            | Change::GenerationDropped { .. }
-            | Change::Kept { .. }
-            | Change::PutBack { .. }
-            | Change::ProbationEnded { .. }
-            | Change::TimerSet { .. }
-            | Change::TimerCancelled { .. } => {}
+            Change::GenerationDropped { plugin, state } => {
+                self.end_stage(Some(PluginChange::GenerationDropped { plugin, state }));
+            }
+            Change::ProbationEnded { plugin, session, undone } => {
+                self.end_stage(Some(PluginChange::ProbationEnded { plugin, session, undone }));
+            }
+            Change::StateWritten { state, write, undo } => self.write_state(state, write, undo),
+            Change::TimerSet { session, name, timer } => {
+                self.session(session).timers.insert(name, Some(timer));
+            }
+            Change::TimerCancelled { session, name } => {
+                self.session(session).timers.insert(name, None);
+            }
             Change::DeadLettered { session, sequence, letter } => {
                 self.session(session).dead_letters.insert(sequence.0, Some(letter));
             }
@@ -168,7 +234,42 @@ impl Batch {
     }
 
     fn session(&mut self, session: SessionId) -> &mut SessionBatch {
-        self.sessions.entry(session.0).or_default()
+        self.last.sessions.entry(session.0).or_default()
+    }
+
+    /// What comes is not coalesced with what has come so far.
+    fn end_stage(&mut self, plugin: Option<PluginChange>) {
+        let mut stage = std::mem::take(&mut self.last);
+        stage.plugin = plugin;
+        self.earlier.push(stage);
+        // What has come so far is in the database by then.
+        self.before = self.after;
+    }
+
+    /// Takes what happened to a queue entry.
+    fn queue(&mut self, session: SessionId, sequence: u64, change: QueueChange) {
+        let is_new = sequence > self.before;
+        if let Err(change) = self.session(session).fold(sequence, is_new, change) {
+            self.end_stage(None);
+            self.session(session).queue.insert(sequence, change);
+        }
+    }
+
+    fn write_state(&mut self, state: SessionId, write: StateWrite, undo: bool) {
+        let StateWrite { key, value, expires_at } = write;
+        self.expiring += usize::from(expires_at.is_some());
+        if undo && self.session(state).state.get(&key).is_some_and(|earlier| !earlier.undo) {
+            // The value that has to be kept is that of the earlier write.
+            self.end_stage(None);
+        }
+        let change = StateChange { value, expires_at, undo };
+        match self.session(state).state.entry(key) {
+            Entry::Vacant(place) => drop(place.insert(change)),
+            Entry::Occupied(mut place) => {
+                let undo = undo || place.get().undo;
+                place.insert(StateChange { undo, ..change });
+            }
+        }
     }
 }
 
@@ -180,22 +281,48 @@ impl SessionBatch {
             && self.queue.is_empty()
             && self.received.is_empty()
             && self.state.is_empty()
+            && self.timers.is_empty()
             && self.dead_letters.is_empty()
     }
 
-    /// Marks a queue entry, here or in the database. Marking an entry that does not exist does nothing.
-    fn mark(&mut self, sequence: u64, packet_id: Option<PacketId>, released: bool) {
-        match self.queue.entry(sequence).or_insert(QueueChange::Mark { packet_id, released }) {
-            QueueChange::Put { entry, released: entry_released } => {
+    /// Takes what happened to a queue entry; gives it back where it depends on what earlier changes did to the row in the
+    /// database. Of an entry that `is_new` there is no row before this batch. What happens to an entry that is not there
+    /// does nothing.
+    fn fold(&mut self, sequence: u64, is_new: bool, change: QueueChange) -> Result<(), QueueChange> {
+        let mut place = match self.queue.entry(sequence) {
+            Entry::Occupied(place) => place,
+            Entry::Vacant(place) => {
+                let is_gone = is_new && matches!(change, QueueChange::Delete);
+                if !is_gone {
+                    place.insert(change);
+                }
+                return Ok(());
+            }
+        };
+        match (place.get_mut(), change) {
+            (
+                QueueChange::Put { kept: true, .. } | QueueChange::Keep | QueueChange::PutBack,
+                change @ (QueueChange::Put { .. } | QueueChange::PutBack),
+            ) => return Err(change),
+            (QueueChange::PutBack, change) => return Err(change),
+            (QueueChange::Put { kept: true, .. } | QueueChange::Keep, _) => {}
+            (_, change @ QueueChange::PutBack) => return Err(change),
+            (_, change @ QueueChange::Put { .. }) => drop(place.insert(change)),
+            (_, QueueChange::Delete) if is_new => drop(place.remove()),
+            (_, change @ QueueChange::Delete) => drop(place.insert(change)),
+            (QueueChange::Delete, QueueChange::Mark { .. } | QueueChange::Keep) => {}
+            (QueueChange::Put { kept, .. }, QueueChange::Keep) if is_new => *kept = true,
+            (QueueChange::Put { .. } | QueueChange::Mark { .. }, change @ QueueChange::Keep) => return Err(change),
+            (QueueChange::Put { entry, released, .. }, QueueChange::Mark { packet_id, released: more }) => {
                 entry.packet_id = packet_id.or(entry.packet_id);
-                *entry_released |= released;
+                *released |= more;
             }
-            QueueChange::Mark { packet_id: marked, released: mark_released } => {
-                *marked = packet_id.or(*marked);
-                *mark_released |= released;
+            (QueueChange::Mark { packet_id, released }, QueueChange::Mark { packet_id: later, released: more }) => {
+                *packet_id = later.or(*packet_id);
+                *released |= more;
             }
-            QueueChange::Delete => {}
         }
+        Ok(())
     }
 }
 
@@ -211,6 +338,10 @@ pub(super) fn weight(change: &Change) -> usize {
         }
         Change::Subscribed { filter, .. } | Change::Unsubscribed { filter, .. } => filter.as_str().len(),
         Change::RetainedCleared { topic } => topic.as_str().len(),
+        Change::TimerSet { name, timer, .. } => {
+            name.len() + timer.payload.len() + timer.schedule.as_ref().map_or(0, |schedule| schedule.len())
+        }
+        Change::TimerCancelled { name, .. } => name.len(),
         Change::IdentifiersReserved { .. }
         | Change::SessionRemoved { .. }
         | Change::Queued { .. }
@@ -227,8 +358,6 @@ pub(super) fn weight(change: &Change) -> usize {
         | Change::Kept { .. }
         | Change::PutBack { .. }
         | Change::ProbationEnded { .. }
-        | Change::TimerSet { .. }
-        | Change::TimerCancelled { .. }
         | Change::DeadLetterDropped { .. } => 0,
     };
     size_of::<Change>() + content

@@ -9,6 +9,9 @@
 //! arrives meanwhile waits. Only what no second attempt can mend, such as damage, is the end: what is not on disk is
 //! dropped then, and the published number stays.
 //!
+//! State that has expired is purged by the way, a piece at a time: with the next commit, or in one of its own when none
+//! comes. When the first value expires is known, so with nothing to expire the thread sleeps.
+//!
 //! The buffer has no bound of its own, since a caller cannot wait; callers heed [`Committer::backlog_bytes`].
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,12 +23,14 @@ use std::time::{Duration, Instant};
 use redb::{Durability as RedbDurability, WriteTransaction};
 use tokio::sync::watch;
 use vespiary_core::event::{Change, ChangeNumber};
+use vespiary_core::message::Timestamp;
 
 use super::apply::{self, WriteError};
 use super::batch::{self, Batch};
 use super::database::LiveDatabase;
 use super::error::StoreError;
 use super::failure::Failure;
+use super::purging::{Clock, Purging};
 use super::tables;
 
 /// Buffers that grew beyond this many changes are given back after use.
@@ -70,11 +75,25 @@ pub(super) struct Pauses {
     pub(super) first: Duration,
     /// The longest.
     pub(super) longest: Duration,
+    /// Between two pieces of expired state that are purged.
+    pub(super) purge: Duration,
+}
+
+/// The database that commits go to, as it was found.
+pub(super) struct Found {
+    /// The database.
+    pub(super) database: Arc<LiveDatabase>,
+    /// The highest sequence in it.
+    pub(super) highest: u64,
+    /// The number of its last transaction.
+    pub(super) commits: u64,
+    /// When the first value in it expires.
+    pub(super) next_expiry: Option<Timestamp>,
 }
 
 impl Default for Pauses {
     fn default() -> Self {
-        Self { first: Duration::from_secs(1), longest: Duration::from_secs(10) }
+        Self { first: Duration::from_secs(1), longest: Duration::from_secs(10), purge: Duration::from_secs(1) }
     }
 }
 
@@ -146,14 +165,8 @@ struct Totals {
 }
 
 impl Committer {
-    /// Starts the thread. The database holds no sequence above `highest`; `commits` is the number of its last
-    /// transaction.
-    pub(super) fn start(
-        database: Arc<LiveDatabase>,
-        highest: u64,
-        commits: u64,
-        pauses: Pauses,
-    ) -> std::io::Result<Self> {
+    /// Starts the thread.
+    pub(super) fn start(found: Found, pauses: Pauses, clock: Clock) -> std::io::Result<Self> {
         let exchange = Arc::new(Exchange {
             waiting: Mutex::new(Waiting {
                 changes: Vec::new(),
@@ -171,7 +184,15 @@ impl Committer {
             watch: watch::Sender::new(Durability::UpTo(ChangeNumber(0))),
             totals: Mutex::new(Totals::default()),
         });
-        let writer = Writer { database, highest, commits, scratch: Vec::new(), pauses };
+        let Found { database, highest, commits, next_expiry } = found;
+        let writer = Writer {
+            database,
+            highest,
+            commits,
+            scratch: Vec::new(),
+            pauses,
+            purging: Purging::new(clock, next_expiry),
+        };
         let shared = exchange.clone();
         let thread = thread::Builder::new().name("vespiary-store".to_owned()).spawn(move || run(&shared, writer))?;
         Ok(Self { exchange, thread: Mutex::new(Some(thread)) })
@@ -272,15 +293,25 @@ struct Work {
 }
 
 impl Exchange {
-    /// Waits for changes and swaps them for the empty `changes`. `None` when the store is closed and nothing waits.
-    fn take(&self, changes: &mut Vec<Change>) -> Option<Work> {
+    /// Waits for changes, but no longer than `sleep` if it is given, and swaps them for the empty `changes`. `None` when the
+    /// store is closed and nothing waits.
+    fn take(&self, changes: &mut Vec<Change>, sleep: Option<Duration>) -> Option<Work> {
+        let until = sleep.map(|sleep| Instant::now() + sleep);
         let mut waiting = locked(&self.waiting);
         while waiting.changes.is_empty() && !waiting.unreadable {
             if waiting.state != State::Open {
                 return None;
             }
             waiting.asleep = true;
-            waiting = self.wake.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+            let Some(until) = until else {
+                waiting = self.wake.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let sleep = until.saturating_duration_since(Instant::now());
+            if sleep.is_zero() {
+                break;
+            }
+            waiting = self.wake.wait_timeout(waiting, sleep).unwrap_or_else(PoisonError::into_inner).0;
         }
         waiting.asleep = false;
         std::mem::swap(&mut waiting.changes, changes);
@@ -339,10 +370,13 @@ impl Exchange {
 /// The thread.
 fn run(exchange: &Exchange, mut writer: Writer) {
     let mut changes = Vec::new();
-    while let Some(work) = exchange.take(&mut changes) {
+    while let Some(work) = exchange.take(&mut changes, writer.purging.sleep(writer.pauses.purge)) {
         let mut started = Instant::now();
         let batch = writer.batch(&mut changes);
         let (count, mut wrote) = (batch.changes, !batch.is_empty());
+        if count == 0 && !wrote && !work.unreadable {
+            continue;
+        }
         let outcome = match work.unreadable {
             true => Err(Failure::unreadable()),
             false if wrote => writer.commit(&batch),
@@ -406,6 +440,8 @@ struct Writer {
     scratch: Vec<u8>,
     /// How long to wait before trying again.
     pauses: Pauses,
+    /// What is known of state that expires.
+    purging: Purging,
 }
 
 impl Writer {
@@ -413,6 +449,7 @@ impl Writer {
     fn batch(&mut self, changes: &mut Vec<Change>) -> Batch {
         let mut batch = Batch::new(self.highest);
         changes.drain(..).for_each(|change| batch.push(change));
+        batch.purge = self.purging.due(self.pauses.purge);
         batch
     }
 
@@ -425,11 +462,12 @@ impl Writer {
     /// Commits a batch, also one with nothing to write.
     fn commit(&mut self, batch: &Batch) -> Result<(), Failure> {
         // redb may panic on a file that was altered behind its back; those who wait have to hear of it.
-        catch_unwind(AssertUnwindSafe(|| {
+        let next_expiry = catch_unwind(AssertUnwindSafe(|| {
             let transaction = self.database.begin_write()?;
             write_batch(transaction, batch, self.commits + 1, &mut self.scratch)
         }))
         .map_err(|_| Failure::Final("the database library panicked".into()))??;
+        self.purging.note(batch, next_expiry);
         self.commits += 1;
         self.highest = batch.highest();
         if self.scratch.capacity() > SCRATCH_KEPT_BYTES {
@@ -458,17 +496,17 @@ impl Writer {
     }
 }
 
-/// Writes a batch in one durable transaction with this number.
+/// Writes a batch in one durable transaction with this number; gives when the first value of state expires.
 pub(super) fn write_batch(
     mut transaction: WriteTransaction,
     batch: &Batch,
     commit: u64,
     scratch: &mut Vec<u8>,
-) -> Result<(), WriteError> {
+) -> Result<Option<Timestamp>, WriteError> {
     transaction.set_durability(RedbDurability::Immediate).map_err(redb::Error::from)?;
-    apply::write(&transaction, batch, commit, scratch)?;
+    let next_expiry = apply::write(&transaction, batch, commit, scratch)?;
     transaction.commit().map_err(redb::Error::from)?;
-    Ok(())
+    Ok(next_expiry)
 }
 
 /// A lock; what it guards is whole even where a holder panicked, for holders only assign.

@@ -204,9 +204,9 @@ pub(super) fn check_version(database: &Database, directory: &Path) -> Result<(),
     match tables::format_version(database).map_err(StoreError::database("read", &path))? {
         None => Err(StoreError::Damaged { path, reason: "it has no format version".to_owned() }),
         Some(tables::FORMAT_VERSION) => Ok(()),
-        Some(tables::UNCOUNTED_FORMAT_VERSION) => {
+        Some(found @ (tables::UNCOUNTED_FORMAT_VERSION | tables::UNSUMMED_FORMAT_VERSION)) => {
             tracing::info!(path = %path.display(), "bringing the database to format version {}", tables::FORMAT_VERSION);
-            tables::count_references(database).map_err(|error| error.of_store("migrate", &path))
+            tables::upgrade(database, found).map_err(|error| error.of_store("migrate", &path))
         }
         Some(found) if found > tables::FORMAT_VERSION => {
             Err(StoreError::Newer { path: directory.to_owned(), found, supported: tables::FORMAT_VERSION })

@@ -2,15 +2,16 @@
 
 use std::fmt::Debug;
 
-use vespiary_core::event::PacketId;
+use vespiary_core::event::{PacketId, QueueEntry};
 
 use super::record::{
-    self, DeadLetterRow, InvalidRow, MessageRow, PluginRow, QueueRow, RECORD_VERSION, RevisionRow, SessionRow,
-    SubscriptionRow,
+    self, DeadLetterRow, InvalidRow, MessageRow, PluginRow, QueueRow, RevisionRow, SessionRow, StateRow,
+    SubscriptionRow, TimerRow,
 };
 
-/// Most bytes by which a value grows when it is read and written again: the fields that version 1 does not have.
-const GROWTH_BYTES: usize = 2;
+/// Most bytes by which a value grows when it is read and written again: the fields that version 1 does not have. The
+/// most are those of a plugin: a generation, and that there is no probation and no other generation.
+const GROWTH_BYTES: usize = 10 + 2;
 
 /// Takes the first of `bytes` for a kind of row, and the rest for the value of such a row.
 ///
@@ -18,16 +19,16 @@ const GROWTH_BYTES: usize = 2;
 /// was read is no more than the bytes held.
 pub fn records(bytes: &[u8]) {
     let Some((&kind, value)) = bytes.split_first() else { return };
-    match kind % 8 {
+    match kind % 9 {
         0 => check(
             value,
-            |value| record::decode::<MessageRow<'_>>(value)?.message(),
-            |message, scratch| record::encode(scratch, &MessageRow::new(message)),
+            |value| MessageRow::decode(value)?.message(),
+            |message, scratch| MessageRow::new(message).encode(scratch),
         ),
         1 => check(
             value,
-            |value| record::decode::<SessionRow<'_>>(value)?.record(),
-            |session, scratch| record::encode(scratch, &SessionRow::new(session)),
+            |value| SessionRow::decode(value)?.record(),
+            |session, scratch| SessionRow::new(session).encode(scratch),
         ),
         2 => check(
             value,
@@ -42,19 +43,22 @@ pub fn records(bytes: &[u8]) {
         ),
         5 => check(
             value,
-            |value| Ok(record::decode::<PluginRow<'_>>(value)?.plugin()),
-            |(session, revision), scratch| record::encode(scratch, &PluginRow::new(*session, revision)),
+            |value| Ok(PluginRow::decode(value)?.plugin()),
+            |plugin, scratch| PluginRow::new(plugin).encode(scratch),
         ),
         6 => dead_letter(value),
-        // The state of plugins, which is not a record.
-        _ => check(
+        7 => check(
             value,
-            |value| record::unversioned(value).map(<[u8]>::to_vec),
-            |state, scratch| {
-                scratch.push(RECORD_VERSION);
-                scratch.extend_from_slice(state);
+            |value| StateRow::decode(value).map(|row| (row.bytes.to_vec(), row.expires_at)),
+            |(bytes, expires_at), scratch| {
+                StateRow { bytes, expires_at: *expires_at }.encode(scratch);
                 Ok(())
             },
+        ),
+        _ => check(
+            value,
+            |value| Ok(record::decode::<TimerRow<'_>>(value)?.timer()),
+            |timer, scratch| record::encode(scratch, &TimerRow::new(timer)),
         ),
     }
 }
@@ -88,7 +92,7 @@ fn queue(value: &[u8]) {
     let message = QueueRow::message(value);
     let (Ok(row), Ok((entry, released))) = (QueueRow::decode(value), read(value)) else { return };
     assert_eq!(message.expect("the beginning of a whole row"), entry.message.0);
-    assert_eq!(row.weight, entry.weight);
+    assert_eq!(row.weight(), entry.weight);
     for packet_id in [None, Some(PacketId::MAX)] {
         for now_released in [false, true] {
             let mut row = QueueRow::decode(value).expect("it was decoded before");
@@ -98,17 +102,21 @@ fn queue(value: &[u8]) {
             assert_eq!(marked.1, released || now_released);
         }
     }
+    let mut row = QueueRow::decode(value).expect("it was decoded before");
+    row.replay();
+    let replayed = row.entry().expect("a mark makes no row impossible");
+    assert_eq!(replayed, (QueueEntry { replayed: true, ..entry }, false));
 }
 
 fn dead_letter(value: &[u8]) {
-    let read = |value: &[u8]| record::decode::<DeadLetterRow<'_>>(value)?.letter();
-    check(value, read, |letter, scratch| record::encode(scratch, &DeadLetterRow::new(letter)));
-    let (Ok(mut row), Ok(whole)) = (record::decode::<DeadLetterRow<'_>>(value), read(value)) else { return };
+    let read = |value: &[u8]| DeadLetterRow::decode(value)?.letter();
+    check(value, read, |letter, scratch| DeadLetterRow::new(letter).encode(scratch));
+    let (Ok(row), Ok(whole)) = (DeadLetterRow::decode(value), read(value)) else { return };
     // As at start, where the content is not kept.
-    row.message = row.message.without_content();
-    let letter = row.letter().expect("less of what is valid");
+    let letter = row.without_content().letter().expect("less of what is valid");
     assert!(letter.content.payload.is_empty() && letter.content.properties.is_none());
     assert_eq!((&letter.content.topic, &letter.reason), (&whole.content.topic, &whole.reason));
+    assert_eq!(letter.content.user, whole.content.user);
 }
 
 #[cfg(test)]
@@ -117,18 +125,27 @@ mod tests {
 
     use serde::Serialize;
     use vespiary_core::event::{
-        DeadLetter, QueueEntry, RetainHandling, Revision, SessionId, SessionRecord, ShareNumber, SubscriptionOptions,
-        SubscriptionRecord, Will,
+        DeadLetter, ProbationRecord, RetainHandling, Revision, SessionId, SessionRecord, ShareNumber,
+        SubscriptionOptions, SubscriptionRecord, Timer, Will,
     };
     use vespiary_core::message::{Message, MessageId, MessageProperties};
     use vespiary_core::{Qos, Timestamp, Topic};
 
+    use super::super::record::PluginRecord;
     use super::*;
 
     #[test]
     fn values_read_as_they_were_written_or_not_at_all() {
         corpus::check("records", seeds, records);
     }
+
+    /// Session 7, revision 3 of version "1" activated at 5.
+    const PLUGIN_VERSION_1: [u8; 39] = {
+        let mut row = [0xAB; 39];
+        (row[0], row[1], row[2], row[3]) = (5, 1, 7, 3);
+        (row[36], row[37], row[38]) = (1, b'1', 5);
+        row
+    };
 
     fn plain() -> Message {
         Message {
@@ -153,7 +170,8 @@ mod tests {
             user_properties: vec![("site".into(), "north".into()), ("".into(), "".into())],
         };
         let expires_at = Some(Timestamp(u64::MAX));
-        Message { retain: true, qos: Qos::ExactlyOnce, properties: Some(properties.into()), expires_at, ..plain() }
+        let (properties, user) = (Some(properties.into()), Some("operator".into()));
+        Message { retain: true, qos: Qos::ExactlyOnce, properties, expires_at, user, ..plain() }
     }
 
     fn entry() -> QueueEntry {
@@ -165,14 +183,20 @@ mod tests {
             packet_id: PacketId::new(9),
             share: Some(ShareNumber(PacketId::MAX)),
             weight: 70_000,
+            replayed: true,
         }
     }
 
-    /// A record's value behind its kind.
-    fn row(kind: u8, record: &impl Serialize) -> Vec<u8> {
+    /// A value behind its kind.
+    fn row(kind: u8, encode: impl Fn(&mut Vec<u8>) -> Result<(), InvalidRow>) -> Vec<u8> {
         let mut value = Vec::new();
-        record::encode(&mut value, record).unwrap();
+        encode(&mut value).unwrap();
         [&[kind][..], &value].concat()
+    }
+
+    /// The value of a record that has never changed, behind its kind.
+    fn first(kind: u8, record: &impl Serialize) -> Vec<u8> {
+        row(kind, |value| record::encode(value, record))
     }
 
     fn messages() -> Vec<(&'static str, Vec<u8>)> {
@@ -190,12 +214,12 @@ mod tests {
             at: Timestamp(1_700_000_000_001),
         };
         vec![
-            ("message", row(0, &MessageRow::new(&plain()))),
-            ("message-with-properties", row(0, &MessageRow::new(&full()))),
-            ("session", row(1, &SessionRow::new(&session(None)))),
-            ("session-with-will", row(1, &SessionRow::new(&session(Some(will(full()).into()))))),
-            ("dead-letter", row(6, &DeadLetterRow::new(&letter(plain())))),
-            ("dead-letter-with-properties", row(6, &DeadLetterRow::new(&letter(full())))),
+            ("message", row(0, |value| MessageRow::new(&plain()).encode(value))),
+            ("message-with-properties", row(0, |value| MessageRow::new(&full()).encode(value))),
+            ("session", row(1, |value| SessionRow::new(&session(None)).encode(value))),
+            ("session-with-will", row(1, |value| SessionRow::new(&session(Some(will(full()).into()))).encode(value))),
+            ("dead-letter", row(6, |value| DeadLetterRow::new(&letter(plain())).encode(value))),
+            ("dead-letter-with-properties", row(6, |value| DeadLetterRow::new(&letter(full())).encode(value))),
         ]
     }
 
@@ -206,21 +230,26 @@ mod tests {
             retain_as_published: true,
             retain_handling: RetainHandling::Never,
         };
-        let mut subscription = vec![2];
         let share = Some(ShareNumber(PacketId::MIN));
         let record = SubscriptionRecord { options, identifier: Some(268_435_455), share };
-        let mut value = Vec::new();
-        SubscriptionRow::new(record).encode(&mut value).unwrap();
-        subscription.extend_from_slice(&value);
-        let mut queued = vec![3];
-        QueueRow::new(&entry(), true).encode(&mut value).unwrap();
-        queued.extend_from_slice(&value);
         let revision = Revision { number: 3, digest: [0xAB; 32], version: "2.0.0".into(), activated_at: Timestamp(1) };
+        let probation = ProbationRecord { revision: revision.clone(), state: SessionId(2) };
+        let plugin = |probation: Option<ProbationRecord>| PluginRecord {
+            session: SessionId(65_537),
+            active: revision.clone(),
+            state: SessionId(65_538),
+            begun: probation.is_some().then_some(SessionId(u64::MAX)),
+            probation,
+        };
+        let timer = |schedule| Timer { at: Timestamp(1), schedule, declared: true, payload: (*b"\0\xFF").into() };
         vec![
-            ("subscription", subscription),
-            ("queue", queued),
-            ("revision", row(4, &RevisionRow::new(&revision))),
-            ("plugin", row(5, &PluginRow::new(SessionId(65_537), &revision))),
+            ("subscription", row(2, |value| SubscriptionRow::new(record).encode(value))),
+            ("queue", row(3, |value| QueueRow::new(&entry(), true).encode(value))),
+            ("revision", first(4, &RevisionRow::new(&revision))),
+            ("plugin", row(5, |value| PluginRow::new(&plugin(None)).encode(value))),
+            ("plugin-on-probation", row(5, |value| PluginRow::new(&plugin(Some(probation.clone()))).encode(value))),
+            ("timer", first(8, &TimerRow::new(&timer(None)))),
+            ("timer-with-schedule", first(8, &TimerRow::new(&timer(Some("0 3 * * *".into()))))),
         ]
     }
 
@@ -232,10 +261,18 @@ mod tests {
             ("queue-version-1-least", &[3, 1, 1, 0, 0, 0, 0, 0]),
             ("state", b"\x07\x01{\"count\":3}"),
             ("state-empty", &[7, 1]),
+            ("state-expires", b"\x07\x02\0\0\x01\x8B\xCF\xE5\x68\0{\"count\":3}"),
+            ("state-expires-cut", b"\x07\x02\0\0\x01\x8B\xCF\xE5\x68"),
+            ("queue-version-2", &[3, 2, 0xAC, 0x02, 1, 0, 1, 2, 7, 8, 1, 9, 0, 1, 3, 5]),
+            ("plugin-version-1", &PLUGIN_VERSION_1),
+            ("message-version-1", b"\x00\x01\x01a\x01x\x01\x00\x00\x00\x07\x00"),
+            ("session-version-1", b"\x01\x01\x01c\x05\x00\x00"),
+            ("dead-letter-version-1", b"\x06\x01\x01a\x01x\x01\x00\x00\x00\x07\x00\x01r\x02\x08"),
             // As nobody wrote them.
             ("no-value", &[0]),
             ("version-0", &[0, 0]),
             ("version-3", &[3, 3, 0]),
+            ("version-4", &[3, 4, 0]),
             ("subscription-version-2-cut", &[2, 2, 2, 1, 0, 1, 0]),
             ("subscription-trailing", &[2, 1, 2, 1, 0, 1, 0, 0]),
             ("subscription-qos-3", &[2, 1, 3, 1, 0, 1, 0]),

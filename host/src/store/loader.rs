@@ -21,7 +21,7 @@ use vespiary_core::message::Message;
 use super::committer::{Durability, locked};
 use super::database::LiveDatabase;
 use super::error::StoreError;
-use super::record::{self, MessageRow, QueueRow};
+use super::record::{MessageRow, QueueRow};
 use super::tables::{Bytes, MESSAGES, QUEUE};
 
 /// Weight of messages answered and not yet taken above which reading waits.
@@ -334,7 +334,7 @@ impl<'a> Queues<'a> {
         let Some(row) = self.messages.get(message).map_err(StoreError::database("read", self.path))? else {
             return Ok(None);
         };
-        let content = record::decode::<MessageRow<'_>>(row.value()).and_then(MessageRow::message);
+        let content = MessageRow::decode(row.value()).and_then(MessageRow::message);
         let content = Arc::new(content.map_err(StoreError::row("messages", self.path))?);
         self.contents.insert(message, content.clone());
         Ok(Some(content))

@@ -17,6 +17,7 @@ mod directory;
 mod error;
 mod failure;
 mod loader;
+mod purging;
 mod record;
 mod restore;
 mod snapshot;
@@ -38,6 +39,7 @@ use std::time::Instant;
 use redb::{Database, ReadableDatabase, ReadableTableMetadata};
 use tokio::sync::watch;
 use vespiary_core::event::{Change, ChangeNumber, DeadLetter, PluginName, Revision, Sequence, SessionId};
+use vespiary_core::message::Timestamp;
 
 pub use committer::{CommitStatistics, Durability};
 pub use components::Components;
@@ -46,9 +48,11 @@ pub use loader::{LoadAnswer, LoadRequest, LoadStatistics};
 pub use record::InvalidRow;
 pub use snapshot::StateSnapshot;
 
-use committer::{Committer, Pauses};
+use crate::clock::wall_clock;
+use committer::{Committer, Found, Pauses};
 use database::{LiveDatabase, Reopen};
 use loader::Loader;
+use purging::Clock;
 
 /// How the store is opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,6 +110,8 @@ struct Parts {
     reopen: Reopen,
     /// How long to wait before that.
     pauses: Pauses,
+    /// Tells the time by which state expires.
+    clock: Clock,
     /// The components beside it.
     components: Components,
     /// Keeps other processes out.
@@ -124,8 +130,8 @@ impl Store {
             let database = directory::open_database(directory, options)?;
             let (data, options) = (directory.to_owned(), options.clone());
             let reopen: Reopen = Box::new(move || directory::reopen_database(&data, &options));
-            let pauses = Pauses::default();
-            Self::start(Parts { database, path: path.clone(), reopen, pauses, components, lock })
+            let (pauses, clock): (_, Clock) = (Pauses::default(), Box::new(wall_clock));
+            Self::start(Parts { database, path: path.clone(), reopen, pauses, clock, components, lock })
         }))
         .unwrap_or_else(|panic| {
             let text = panic.downcast_ref::<String>().map(String::as_str);
@@ -137,17 +143,19 @@ impl Store {
 
     /// Reads an open database back, and starts the threads.
     fn start(parts: Parts) -> Result<Opened, StoreError> {
-        let Parts { database, path, reopen, pauses, components, lock } = parts;
+        let Parts { database, path, reopen, pauses, clock, components, lock } = parts;
         let started = Instant::now();
         let restored = restore::read(&database, &path)?;
         let commits = tables::commits(&database).map_err(StoreError::database("read", &path))?;
+        let next_expiry = tables::next_expiry(&database).map_err(StoreError::database("read", &path))?;
         if started.elapsed() > directory::PROGRESS_INTERVAL {
             let changes = restored.changes.len();
             tracing::info!(path = %path.display(), changes, elapsed = ?started.elapsed(), "read the database back");
         }
         let database = Arc::new(LiveDatabase::new(database, path.clone(), reopen));
         let no_thread = || StoreError::io("start a thread for", &path);
-        let committer = Committer::start(database.clone(), restored.highest, commits, pauses).map_err(no_thread())?;
+        let found = Found { database: database.clone(), highest: restored.highest, commits, next_expiry };
+        let committer = Committer::start(found, pauses, clock).map_err(no_thread())?;
         let loader = Loader::start(database.clone(), committer.watch()).map_err(no_thread())?;
         let lock = Mutex::new(Some(lock));
         let store = Self { inner: Arc::new(Inner { committer, loader, database, lock, components }) };
@@ -204,7 +212,7 @@ impl Store {
         self.inner.loader.statistics()
     }
 
-    /// Messages in queues and inboxes, each counted once.
+    /// Messages in queues and inboxes, and kept for probations, each counted once.
     pub fn stored_messages(&self) -> Result<u64, StoreError> {
         let path = self.inner.database.path();
         self.read(|database| {
@@ -219,14 +227,31 @@ impl Store {
         self.inner.committer.backlog_bytes()
     }
 
-    /// A plugin's state as it is committed now. Keep it for one batch only: it keeps freed pages from being reused.
-    pub fn snapshot(&self, session: SessionId) -> Result<StateSnapshot, StoreError> {
-        self.read(|database| StateSnapshot::take(database, self.inner.database.path(), session))
+    /// A generation of a plugin's state as it is committed now, without what has expired at `now`. Keep it for one batch
+    /// only: it keeps freed pages from being reused.
+    pub fn snapshot(&self, state: SessionId, now: Timestamp) -> Result<StateSnapshot, StoreError> {
+        self.read(|database| StateSnapshot::take(database, self.inner.database.path(), state, now))
     }
 
-    /// Up to `limit` dead letters of a plugin, oldest first.
-    pub fn dead_letters(&self, session: SessionId, limit: usize) -> Result<Vec<(Sequence, DeadLetter)>, StoreError> {
-        self.read(|database| snapshot::dead_letters(database, self.inner.database.path(), session, limit))
+    /// Bytes of the keys and values of a generation of a plugin's state, as committed now. What has expired counts until it
+    /// is purged, which is seconds later.
+    pub fn state_bytes(&self, state: SessionId) -> Result<u64, StoreError> {
+        self.read(|database| snapshot::state_bytes(database, self.inner.database.path(), state))
+    }
+
+    /// Up to `limit` dead letters of a plugin, oldest first; from the first behind `after` if it is given.
+    pub fn dead_letters(
+        &self,
+        session: SessionId,
+        after: Option<Sequence>,
+        limit: usize,
+    ) -> Result<Vec<(Sequence, DeadLetter)>, StoreError> {
+        self.read(|database| snapshot::dead_letters(database, self.inner.database.path(), session, after, limit))
+    }
+
+    /// A dead letter of a plugin, if it has this one.
+    pub fn dead_letter(&self, session: SessionId, sequence: Sequence) -> Result<Option<DeadLetter>, StoreError> {
+        self.read(|database| snapshot::dead_letter(database, self.inner.database.path(), session, sequence))
     }
 
     /// The revisions kept of a plugin, highest number first: those of the last ten numbers that were activated, and

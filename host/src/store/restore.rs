@@ -1,9 +1,10 @@
 //! Reads back what the broker has to know at start, as the changes that `Broker::restore` takes.
 //!
-//! The order, so that nothing names what has not come yet: identifiers, plugins, sessions, subscriptions, messages,
-//! queues by session, receptions, retained messages, dead letters. Of a plugin's inbox all entries come by sequence, each
-//! followed by `Released` where PUBREC had come (`Sent` is folded into the entry's packet identifier), and the
-//! messages that they refer to; of a client's queue only what it holds, so that memory is bounded by sessions and
+//! The order, so that nothing names what has not come yet: identifiers, plugins, each with a generation that was begun,
+//! sessions, subscriptions, timers, messages, queues by session, what is kept for probations, receptions, retained
+//! messages, dead letters. Of a plugin's inbox all entries come by sequence, each followed by `Released` where PUBREC had
+//! come (`Sent` is folded into the entry's packet identifier), and the messages that they refer to; so do the events
+//! that are kept, each followed by `Kept`; of a client's queue only what it holds, so that memory is bounded by sessions and
 //! not by messages. State of plugins is not read: the broker does not keep it. Dead letters come without payload and
 //! properties, for the broker keeps their number only.
 
@@ -17,9 +18,13 @@ use vespiary_core::message::{Message, MessageId};
 use vespiary_core::topic::TopicFilter;
 
 use super::error::StoreError;
-use super::record::{self, DeadLetterRow, InvalidRow, MessageRow, PluginRow, QueueRow, SessionRow, SubscriptionRow};
+use super::record::{
+    self, DeadLetterRow, InvalidRow, MessageRow, PluginRecord, PluginRow, QueueRow, SessionRow, SubscriptionRow,
+    TimerRow,
+};
 use super::tables::{
-    DEAD_LETTERS, MESSAGES, META, META_IDENTIFIERS_BELOW, PLUGINS, QUEUE, RECEIVED, RETAINED, SESSIONS, SUBSCRIPTIONS,
+    DEAD_LETTERS, KEPT, MESSAGES, META, META_IDENTIFIERS_BELOW, PLUGINS, QUEUE, RECEIVED, RETAINED, SESSIONS,
+    SUBSCRIPTIONS, TIMERS,
 };
 
 /// What was read back.
@@ -38,19 +43,16 @@ pub(super) fn read(database: &Database, path: &Path) -> Result<Restored, StoreEr
     reader.identifiers(&mut changes)?;
     let mut inboxes = BTreeSet::new();
     reader.rows(PLUGINS, |plugin, value| {
-        let (session, revision) = record::decode::<PluginRow<'_>>(value)?.plugin();
+        let PluginRecord { session, active, state, probation, begun } = PluginRow::decode(value)?.plugin();
         inboxes.insert(session.0);
-        changes.push(Change::PluginActivated {
-            plugin: PluginName(plugin.into()),
-            session,
-            revision,
-            state: session,
-            probation: None,
-        });
+        let (plugin, probation) = (PluginName(plugin.into()), probation.map(Box::new));
+        let generation = begun.map(|state| Change::GenerationBegun { plugin: plugin.clone(), state });
+        changes.push(Change::PluginActivated { plugin, session, revision: active, state, probation });
+        changes.extend(generation);
         Ok(())
     })?;
     reader.rows(SESSIONS, |session, value| {
-        let record = Box::new(record::decode::<SessionRow<'_>>(value)?.record()?);
+        let record = Box::new(SessionRow::decode(value)?.record()?);
         changes.push(Change::SessionStored { session: SessionId(session), record });
         Ok(())
     })?;
@@ -58,6 +60,11 @@ pub(super) fn read(database: &Database, path: &Path) -> Result<Restored, StoreEr
         let subscription = SubscriptionRow::decode(value)?.subscription()?;
         let filter = TopicFilter::parse(filter)?;
         changes.push(Change::Subscribed { session: SessionId(session), filter, subscription });
+        Ok(())
+    })?;
+    reader.rows(TIMERS, |(session, name), value| {
+        let timer = record::decode::<TimerRow<'_>>(value)?.timer();
+        changes.push(Change::TimerSet { session: SessionId(session), name: name.into(), timer });
         Ok(())
     })?;
     let queues = reader.queues(&inboxes)?;
@@ -71,14 +78,12 @@ pub(super) fn read(database: &Database, path: &Path) -> Result<Restored, StoreEr
         Ok(())
     })?;
     reader.rows(RETAINED, |_, value| {
-        let message = Arc::new(record::decode::<MessageRow<'_>>(value)?.message()?);
+        let message = Arc::new(MessageRow::decode(value)?.message()?);
         changes.push(Change::Retained { message });
         Ok(())
     })?;
     reader.rows(DEAD_LETTERS, |(session, sequence), value| {
-        let mut row: DeadLetterRow<'_> = record::decode(value)?;
-        row.message = row.message.without_content();
-        let letter = row.letter()?;
+        let letter = DeadLetterRow::decode(value)?.without_content().letter()?;
         changes.push(Change::DeadLettered { session: SessionId(session), sequence: Sequence(sequence), letter });
         Ok(())
     })?;
@@ -88,7 +93,7 @@ pub(super) fn read(database: &Database, path: &Path) -> Result<Restored, StoreEr
 /// What was read of the queues.
 #[derive(Default)]
 struct Queues {
-    /// Messages in the inboxes of plugins.
+    /// Messages in the inboxes of plugins, and kept for their probations.
     messages: BTreeMap<u64, Arc<Message>>,
     /// What the queues hold.
     changes: Vec<Change>,
@@ -138,14 +143,24 @@ impl Reader<'_> {
                 queues.changes.push(Change::Queued { session, sequence, entry });
                 queues.changes.extend(released.then_some(Change::Released { session, sequence }));
             } else {
-                queues.count(session, row.weight);
+                queues.count(session, row.weight());
             }
+            Ok(())
+        })?;
+        self.rows(KEPT, |(session, sequence), value| {
+            queues.highest = queues.highest.max(sequence);
+            let (entry, released) = QueueRow::decode(value)?.entry()?;
+            let (session, sequence) = (SessionId(session), Sequence(sequence));
+            referred.insert(entry.message.0);
+            queues.changes.push(Change::Queued { session, sequence, entry });
+            queues.changes.extend(released.then_some(Change::Released { session, sequence }));
+            queues.changes.push(Change::Kept { session, sequence });
             Ok(())
         })?;
         let table = self.transaction.open_table(MESSAGES).map_err(StoreError::database("read", self.path))?;
         for message in referred {
             if let Some(row) = table.get(message).map_err(StoreError::database("read", self.path))? {
-                let content = record::decode::<MessageRow<'_>>(row.value()).and_then(MessageRow::message);
+                let content = MessageRow::decode(row.value()).and_then(MessageRow::message);
                 let content = Arc::new(content.map_err(StoreError::row("messages", self.path))?);
                 queues.messages.insert(message, content);
             }

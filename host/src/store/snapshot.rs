@@ -5,41 +5,78 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use redb::{Database, ReadOnlyTable, ReadableDatabase};
+use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase};
 use vespiary_core::event::{DeadLetter, PluginName, Revision, Sequence, SessionId};
+use vespiary_core::message::Timestamp;
 
 use super::error::StoreError;
-use super::record::{self, DeadLetterRow, RevisionRow};
-use super::tables::{Bytes, DEAD_LETTERS, PLUGIN_REVISIONS, PLUGIN_STATE};
+use super::record::{self, DeadLetterRow, RevisionRow, StateRow};
+use super::tables::{Bytes, DEAD_LETTERS, PLUGIN_REVISIONS, PLUGIN_STATE, STATE_BYTES};
 
-/// A plugin's state as it was committed when the snapshot was taken. Keep it for one batch only.
+/// A generation of a plugin's state as it was committed when the snapshot was taken, without what had expired. Keep it for
+/// one batch only.
 pub struct StateSnapshot {
-    /// The state of all plugins; holds the read transaction.
+    /// What is read in.
+    transaction: ReadTransaction,
+    /// The state of all plugins.
     table: ReadOnlyTable<(u64, &'static str), Bytes>,
-    /// Whose state it is.
-    session: u64,
+    /// Which generation it is.
+    state: u64,
+    /// What expires by then is not there.
+    now: Timestamp,
     /// The database file, for errors.
     path: Arc<Path>,
 }
 
 impl StateSnapshot {
-    pub(super) fn take(database: &Database, path: &Arc<Path>, session: SessionId) -> Result<Self, StoreError> {
+    pub(super) fn take(
+        database: &Database,
+        path: &Arc<Path>,
+        state: SessionId,
+        now: Timestamp,
+    ) -> Result<Self, StoreError> {
         let transaction = database.begin_read().map_err(StoreError::database("read", path))?;
         let table = transaction.open_table(PLUGIN_STATE).map_err(StoreError::database("read", path))?;
-        Ok(Self { table, session: session.0, path: path.clone() })
+        Ok(Self { transaction, table, state: state.0, now, path: path.clone() })
     }
 
     /// The value of a key, if it has one.
     pub fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        let value = self.table.get((self.session, key)).map_err(StoreError::database("read", &self.path))?;
-        value.map(|value| self.bytes(value.value())).transpose()
+        let value = self.table.get((self.state, key)).map_err(StoreError::database("read", &self.path))?;
+        let Some(value) = value else { return Ok(None) };
+        Ok(self.living(value.value())?.map(|row| row.bytes.to_vec()))
     }
 
     /// Up to `limit` keys that begin with `prefix`, with their values, in the order of keys; from the first key greater
     /// than `after` if it is given.
     pub fn scan(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        self.read(prefix, after, limit, |key, row| (key.to_owned(), row.bytes.to_vec()))
+    }
+
+    /// Up to `limit` keys, with their values and when these expire, in the order of keys; from the first key greater than
+    /// `after` if it is given.
+    pub fn entries(
+        &self,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(String, Vec<u8>, Option<Timestamp>)>, StoreError> {
+        self.read("", after, limit, |key, row| (key.to_owned(), row.bytes.to_vec(), row.expires_at))
+    }
+
+    /// Bytes of all keys and values; what has expired and is not purged yet is counted.
+    pub fn usage(&self) -> Result<u64, StoreError> {
+        bytes_of(&self.transaction, &self.path, self.state)
+    }
+
+    fn read<T>(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+        entry: impl Fn(&str, StateRow<'_>) -> T,
+    ) -> Result<Vec<T>, StoreError> {
         let from = after.map_or(prefix, |after| after.max(prefix));
-        let range = (self.session, from)..(self.session.saturating_add(1), "");
+        let range = (self.state, from)..(self.state.saturating_add(1), "");
         let mut found = Vec::new();
         for row in self.table.range(range).map_err(StoreError::database("read", &self.path))? {
             let (key, value) = row.map_err(StoreError::database("read", &self.path))?;
@@ -48,41 +85,72 @@ impl StateSnapshot {
                 break;
             }
             if after.is_none_or(|after| key > after) {
-                found.push((key.to_owned(), self.bytes(value.value())?));
+                found.extend(self.living(value.value())?.map(|row| entry(key, row)));
             }
         }
         Ok(found)
     }
 
-    fn bytes(&self, value: &[u8]) -> Result<Vec<u8>, StoreError> {
-        Ok(record::unversioned(value).map_err(StoreError::row("plugin_state", &self.path))?.to_vec())
+    /// A value, unless it has expired.
+    fn living<'v>(&self, value: &'v [u8]) -> Result<Option<StateRow<'v>>, StoreError> {
+        let row = StateRow::decode(value).map_err(StoreError::row("plugin_state", &self.path))?;
+        Ok(Some(row).filter(|row| !row.is_expired(self.now)))
     }
 }
 
 impl std::fmt::Debug for StateSnapshot {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("StateSnapshot").field("session", &self.session).finish_non_exhaustive()
+        f.debug_struct("StateSnapshot").field("state", &self.state).finish_non_exhaustive()
     }
 }
 
-/// Up to `limit` dead letters of a plugin, oldest first.
+/// Bytes of the keys and values of a generation.
+pub(super) fn state_bytes(database: &Database, path: &Path, state: SessionId) -> Result<u64, StoreError> {
+    let transaction = database.begin_read().map_err(StoreError::database("read", path))?;
+    bytes_of(&transaction, path, state.0)
+}
+
+fn bytes_of(transaction: &ReadTransaction, path: &Path, state: u64) -> Result<u64, StoreError> {
+    let table = transaction.open_table(STATE_BYTES).map_err(StoreError::database("read", path))?;
+    let bytes = table.get(state).map_err(StoreError::database("read", path))?;
+    Ok(bytes.map_or(0, |bytes| bytes.value()))
+}
+
+/// Up to `limit` dead letters of a plugin, oldest first, from the first behind `after`.
 pub(super) fn dead_letters(
     database: &Database,
     path: &Path,
     session: SessionId,
+    after: Option<Sequence>,
     limit: usize,
 ) -> Result<Vec<(Sequence, DeadLetter)>, StoreError> {
     let transaction = database.begin_read().map_err(StoreError::database("read", path))?;
     let table = transaction.open_table(DEAD_LETTERS).map_err(StoreError::database("read", path))?;
-    let rows =
-        table.range((session.0, 0)..=(session.0, u64::MAX)).map_err(StoreError::database("read", path))?.take(limit);
     let mut letters = Vec::new();
-    for row in rows {
+    let Some(first) = after.map_or(Some(0), |after| after.0.checked_add(1)) else { return Ok(letters) };
+    let range = (session.0, first)..=(session.0, u64::MAX);
+    for row in table.range(range).map_err(StoreError::database("read", path))?.take(limit) {
         let (key, value) = row.map_err(StoreError::database("read", path))?;
-        let letter = record::decode::<DeadLetterRow<'_>>(value.value()).and_then(DeadLetterRow::letter);
-        letters.push((Sequence(key.value().1), letter.map_err(StoreError::row("dead_letters", path))?));
+        letters.push((Sequence(key.value().1), letter(value.value(), path)?));
     }
     Ok(letters)
+}
+
+/// A dead letter of a plugin.
+pub(super) fn dead_letter(
+    database: &Database,
+    path: &Path,
+    session: SessionId,
+    sequence: Sequence,
+) -> Result<Option<DeadLetter>, StoreError> {
+    let transaction = database.begin_read().map_err(StoreError::database("read", path))?;
+    let table = transaction.open_table(DEAD_LETTERS).map_err(StoreError::database("read", path))?;
+    let row = table.get((session.0, sequence.0)).map_err(StoreError::database("read", path))?;
+    row.map(|row| letter(row.value(), path)).transpose()
+}
+
+fn letter(value: &[u8], path: &Path) -> Result<DeadLetter, StoreError> {
+    DeadLetterRow::decode(value).and_then(DeadLetterRow::letter).map_err(StoreError::row("dead_letters", path))
 }
 
 /// The revisions kept of a plugin, highest number first.

@@ -3,15 +3,18 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use redb::{Database, StorageBackend};
+use vespiary_core::message::Timestamp;
 
 use super::committer::Pauses;
 use super::components::Components;
 use super::database::Reopen;
 use super::error::StoreError;
+use super::purging::Clock;
 use super::{Opened, Parts, Store, StoreOptions, directory, tables};
 
 /// A disk with one database on it.
@@ -125,10 +128,16 @@ impl Disk {
         image
     }
 
-    /// Opens a store on this disk, with its lock and components in a directory. It tries again after milliseconds.
+    /// Opens a store on this disk, with its lock and components in a directory. It tries again after milliseconds, and no
+    /// time passes.
     pub(crate) fn open(&self, data: &Path) -> Opened {
+        self.open_at(data, &Arc::default())
+    }
+
+    /// The same, where it is as late as `now` says, in milliseconds.
+    pub(crate) fn open_at(&self, data: &Path, now: &Arc<AtomicU64>) -> Opened {
         loop {
-            match self.try_open(data) {
+            match self.try_open(data, now.clone()) {
                 // Processes that other tests start hold what is open here for a moment, until they have begun.
                 Err(StoreError::InUse { .. }) => std::thread::yield_now(),
                 opened => return opened.unwrap(),
@@ -136,16 +145,21 @@ impl Disk {
         }
     }
 
-    fn try_open(&self, data: &Path) -> Result<Opened, StoreError> {
+    fn try_open(&self, data: &Path, now: Arc<AtomicU64>) -> Result<Opened, StoreError> {
         let (disk, path) = (self.clone(), data.to_owned());
         let reopen: Reopen = Box::new(move || {
             directory::builder(&StoreOptions::default(), false, &path)
                 .create_with_backend(disk.clone())
                 .map_err(StoreError::database("open", &path))
         });
-        let pauses = Pauses { first: Duration::from_millis(1), longest: Duration::from_millis(4) };
+        let pauses = Pauses {
+            first: Duration::from_millis(1),
+            longest: Duration::from_millis(4),
+            purge: Duration::from_millis(2),
+        };
         let (components, lock) = (Components::open(data)?, directory::lock(data)?);
-        Store::start(Parts { database: reopen()?, path: data.into(), reopen, pauses, components, lock })
+        let clock: Clock = Box::new(move || Timestamp(now.load(Ordering::Relaxed)));
+        Store::start(Parts { database: reopen()?, path: data.into(), reopen, pauses, clock, components, lock })
     }
 
     fn operate(&self, unsynced: Option<Unsynced>) -> io::Result<()> {

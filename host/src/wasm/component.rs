@@ -12,12 +12,15 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
 
 use sha2::{Digest, Sha256};
-use wasmtime::Engine;
-use wasmtime::component::{Component, Linker};
+use wasmtime::component::{Component, Instance, InstancePre, Linker};
+use wasmtime::{Engine, Store};
+use wasmtime_wasi_http::p2::bindings::sync::exports::wasi::http::incoming_handler;
 
-use super::bindings::PluginPre;
+use super::bindings::exports::vespiary::plugin::{handler, hooks, lifecycle, migration};
+use super::deadline::Stop;
 use super::error::{ComponentError, RuntimeError, bounded};
 use super::host::HostState;
+use super::inspect::{self, Inspection};
 
 /// Longest message of the compiler in bytes.
 const REASON_BYTES: usize = 1024;
@@ -28,19 +31,87 @@ const CHECKSUM_BYTES: usize = 32;
 #[derive(Clone)]
 pub struct Compiled {
     /// The component with its imports resolved.
-    pub(super) pre: PluginPre<HostState>,
+    pub(super) pre: InstancePre<HostState>,
+    /// Where its exports are.
+    exports: Arc<ExportIndices>,
     /// Whether the guest marks its events; learned from its first call.
     pub(super) begins: Arc<AtomicU8>,
 }
 
+/// Where a component's exports are; `None` for those that it does not have.
+struct ExportIndices {
+    lifecycle: lifecycle::GuestIndices,
+    handler: Option<handler::GuestIndices>,
+    hooks: Option<hooks::GuestIndices>,
+    migration: Option<migration::GuestIndices>,
+    incoming_handler: Option<incoming_handler::GuestIndices>,
+}
+
+/// The exports of an instance.
+pub(super) struct Exports {
+    pub(super) lifecycle: lifecycle::Guest,
+    pub(super) handler: Option<handler::Guest>,
+    pub(super) hooks: Option<hooks::Guest>,
+    pub(super) migration: Option<migration::Guest>,
+    pub(super) incoming_handler: Option<incoming_handler::Guest>,
+}
+
 impl Compiled {
-    pub(super) fn link(linker: &Linker<HostState>, component: &Component) -> Result<Self, ComponentError> {
+    pub(super) fn link(
+        linker: &Linker<HostState>,
+        component: &Component,
+        inspection: &Inspection,
+    ) -> Result<Self, ComponentError> {
         let mismatch = |error: wasmtime::Error| {
             let reason = bounded(&format!("{error:#}").replace('\n', " "), REASON_BYTES);
             ComponentError::Mismatch { reason }
         };
         let pre = linker.instantiate_pre(component).map_err(mismatch)?;
-        Ok(Self { pre: PluginPre::new(pre).map_err(mismatch)?, begins: Arc::default() })
+        let exports = ExportIndices::of(&pre, inspection).map_err(mismatch)?;
+        Ok(Self { pre, exports: Arc::new(exports), begins: Arc::default() })
+    }
+
+    /// Makes an instance and finds its exports.
+    pub(super) fn instantiate(&self, store: &mut Store<HostState>) -> wasmtime::Result<Exports> {
+        let instance = self.pre.instantiate(&mut *store)?;
+        self.exports.load(store, &instance)
+    }
+}
+
+impl ExportIndices {
+    fn of(pre: &InstancePre<HostState>, inspection: &Inspection) -> wasmtime::Result<Self> {
+        Ok(Self {
+            lifecycle: lifecycle::GuestIndices::new(pre)?,
+            handler: inspection.has_handler().then(|| handler::GuestIndices::new(pre)).transpose()?,
+            hooks: inspection.has_hooks().then(|| hooks::GuestIndices::new(pre)).transpose()?,
+            migration: inspection.has_migration().then(|| migration::GuestIndices::new(pre)).transpose()?,
+            incoming_handler: inspection.has_http().then(|| incoming_handler::GuestIndices::new(pre)).transpose()?,
+        })
+    }
+
+    /// The exports of an instance. One whose types are others than the contract's is refused by name.
+    fn load(&self, store: &mut Store<HostState>, instance: &Instance) -> wasmtime::Result<Exports> {
+        let of_other_types = |interface: &'static str| {
+            move |error: wasmtime::Error| {
+                let reason = bounded(&format!("{error:#}").replace('\n', " "), REASON_BYTES);
+                Stop::Contract(format!("its `{interface}` has other types than this broker's: {reason}"))
+            }
+        };
+        macro_rules! load {
+            ($export:expr, $name:expr) => {
+                match &$export {
+                    Some(indices) => Some(indices.load(&mut *store, instance).map_err(of_other_types($name))?),
+                    None => None,
+                }
+            };
+        }
+        Ok(Exports {
+            lifecycle: self.lifecycle.load(&mut *store, instance).map_err(of_other_types(inspect::LIFECYCLE))?,
+            handler: load!(self.handler, inspect::HANDLER),
+            hooks: load!(self.hooks, inspect::HOOKS),
+            migration: load!(self.migration, inspect::MIGRATION),
+            incoming_handler: load!(self.incoming_handler, inspect::INCOMING_HANDLER),
+        })
     }
 }
 
@@ -88,6 +159,21 @@ impl Cache {
             tracing::warn!(path = %path.display(), %error, "a compiled component cannot be kept");
         }
         Ok(component)
+    }
+
+    /// Removes all files but those of these components for this engine; gives how many went.
+    pub(super) fn prune(&self, kept: &[[u8; 32]]) -> io::Result<usize> {
+        let kept: Vec<PathBuf> = kept.iter().map(|digest| self.path(digest)).collect();
+        let mut removed = 0;
+        for entry in fs::read_dir(&self.directory)? {
+            let path = entry?.path();
+            let ours = path.extension().is_some_and(|extension| extension == "cwasm" || extension == "tmp");
+            if ours && !kept.contains(&path) {
+                fs::remove_file(&path)?;
+                removed += 1;
+            }
+        }
+        Ok(removed)
     }
 
     pub(super) fn path(&self, digest: &[u8; 32]) -> PathBuf {

@@ -19,25 +19,37 @@ pub(super) enum Stop {
     /// The guest broke its contract.
     #[error("{0}")]
     Contract(String),
+    /// The component does not export what was called.
+    #[error("it does not export `{0}`")]
+    NotExported(&'static str),
 }
 
 /// The time of an instance's calls.
 pub(super) struct CallTime {
     /// When the current call is over.
     deadline: Instant,
-    /// How long a call may take.
+    /// How long a call may take that has no deadline of its own.
+    usual: Duration,
+    /// How long the current call may take.
     length: Duration,
     /// Whether the instance was interrupted.
     interrupted: Arc<AtomicBool>,
 }
 
 impl CallTime {
-    pub(super) fn new(length: Duration) -> Self {
-        Self { deadline: Instant::now(), length, interrupted: Arc::default() }
+    pub(super) fn new(usual: Duration) -> Self {
+        Self { deadline: Instant::now(), usual, length: usual, interrupted: Arc::default() }
     }
 
-    pub(super) fn begin_call(&mut self, now: Instant) {
+    /// A call begins, with a deadline of its own or with the usual one.
+    pub(super) fn begin_call(&mut self, now: Instant, length: Option<Duration>) {
+        self.length = length.unwrap_or(self.usual);
         self.deadline = now + self.length;
+    }
+
+    /// How long the current call may take, in milliseconds.
+    pub(super) fn length_ms(&self) -> u64 {
+        u64::try_from(self.length.as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Whether the call may go on.

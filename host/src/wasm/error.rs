@@ -62,6 +62,18 @@ pub enum ComponentError {
         /// The interface.
         name: String,
     },
+    /// It exports nothing that a plugin could be called by.
+    #[error(
+        "it exports none of `vespiary:plugin/handler@0.1.0`, `vespiary:plugin/hooks@0.1.0` and \
+         `wasi:http/incoming-handler@0.2.0`, so nothing would ever call it"
+    )]
+    NothingToCall,
+    /// It is made for another version of the contract.
+    #[error("it is made for `{name}`, and this broker offers version 0.1 of `vespiary:plugin`; build it anew")]
+    OtherContract {
+        /// The first such interface.
+        name: String,
+    },
     /// It imports what the host does not offer.
     #[error("it imports `{name}`, which the host does not offer to plugins")]
     UnknownImport {
@@ -82,7 +94,7 @@ pub enum ComponentError {
     },
 }
 
-/// Why a call into a guest came to nothing. Except for [`CallError::Failed`], the instance is dead and must be dropped.
+/// Why a call into a guest came to nothing. Where it [is fatal](CallError::is_fatal), the instance is dead and must be dropped.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
     /// The call ran longer than it may.
@@ -109,13 +121,19 @@ pub enum CallError {
         /// What it did.
         reason: String,
     },
-    /// `init` or `health` gave an error. The instance lives, and is of no use.
+    /// The function gave an error, or an answer that cannot be. The instance lives.
     #[error("{function} failed: {reason}")]
     Failed {
         /// The function.
         function: &'static str,
         /// What the guest says.
         reason: String,
+    },
+    /// The component does not export what was called.
+    #[error("it does not export `{interface}`")]
+    NotExported {
+        /// The interface.
+        interface: &'static str,
     },
     /// No instance can be made now: as many are alive as may be.
     #[error("no instance can be made: {reason}")]
@@ -132,7 +150,7 @@ impl CallError {
     /// Whether the instance is dead and must be dropped.
     pub fn is_fatal(&self) -> bool {
         match self {
-            Self::Failed { .. } => false,
+            Self::Failed { .. } | Self::NotExported { .. } => false,
             Self::Deadline { .. }
             | Self::OutOfMemory { .. }
             | Self::Interrupted

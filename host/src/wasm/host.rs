@@ -1,34 +1,43 @@
-//! The functions that guests import: `broker`, `state`, `transaction`, `wasi:logging` and `wasi:config/store`.
+//! The functions that guests import, and what they work on. One [`HostState`] lives in the store of each instance.
 //!
-//! One [`HostState`] lives in the store of each instance. State and publishing work inside of a `handle` only: what
-//! `init` or `health` would write belongs to no event and to no transaction.
+//! Each interface has a file of its own in `host/`. What acts on the broker (`state`, `broker`, `timers`) works within a
+//! [`Batch`] only: what `init` or `health` would write belongs to no event and to no transaction.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use vespiary_core::event::PluginName;
-use vespiary_core::message::{Message, Timestamp};
-use vespiary_core::topic::{Topic, TopicFilter};
+use vespiary_core::topic::TopicFilter;
 use wasmtime::ResourceLimiter;
-use wasmtime::component::{HasSelf, Linker, Resource, ResourceTable};
+use wasmtime::component::{HasSelf, Linker, ResourceTable};
 use wasmtime_wasi::WasiCtx;
 
-use super::batch::{Batch, Refusal};
-use super::bindings::Plugin;
-use super::bindings::vespiary::plugin::{broker, metrics, secrets, state, timers, transaction, types};
+use super::batch::Batch;
+use super::bindings::Everything;
+use super::bindings::vespiary::plugin::{transaction, types};
 use super::bindings::wasi::config::store as config;
 use super::bindings::wasi::logging::logging;
+use super::context::{InstanceContext, MetricSink, RetainedLookup, Secret};
 use super::deadline::{CallTime, Stop};
+use super::http::Http;
 use super::limits::WasmLimits;
 use super::log::{GuestLog, LogLevel};
-use super::{properties, wasi};
+use super::{http, wasi};
+
+mod broker;
+mod metrics;
+pub(super) mod secrets;
+mod state;
+mod timers;
 
 /// What an instance's host functions work on.
 pub(super) struct HostState {
     /// The virtual WASI.
     pub(super) wasi: WasiCtx,
-    /// WASI's handles.
+    /// HTTP, both ways.
+    pub(super) http: Http,
+    /// The guest's handles.
     pub(super) table: ResourceTable,
     /// When the current call is over.
     pub(super) time: CallTime,
@@ -36,29 +45,84 @@ pub(super) struct HostState {
     pub(super) memory: MemoryLimiter,
     /// What the guest logs and prints.
     pub(super) log: GuestLog,
-    /// What the current `handle` has done so far.
+    /// What the current call has done so far; `None` where it may not use the broker at all.
     pub(super) batch: Option<Batch>,
-    /// What messages published in the current call carry as their time.
-    pub(super) now: Timestamp,
-    /// Topics that the plugin may publish to.
-    pub(super) publish_grants: Arc<[TopicFilter]>,
-    /// The plugin's configuration.
-    pub(super) config: Arc<BTreeMap<String, String>>,
+    /// The plugin.
+    pub(super) plugin: PluginName,
     /// The publisher that its messages carry.
     pub(super) publisher: Arc<str>,
+    /// Topics that the plugin may publish to.
+    pub(super) publish_grants: Arc<[TopicFilter]>,
+    /// Topics that the plugin hears of.
+    pub(super) subscribe_grants: Arc<[TopicFilter]>,
+    /// Whether it may disconnect clients.
+    pub(super) disconnects: bool,
+    /// The plugin's configuration.
+    pub(super) config: Arc<BTreeMap<String, String>>,
+    /// The secrets that it is granted.
+    pub(super) secrets: Arc<BTreeMap<String, Option<Secret>>>,
+    /// Where its measurements go.
+    pub(super) measure: MetricSink,
+    /// Measurements of the current call so far.
+    pub(super) measured: u32,
+    /// Looks retained messages up.
+    pub(super) retained: RetainedLookup,
     /// The bounds of a call.
     pub(super) limits: WasmLimits,
 }
 
-/// The publisher that a plugin's messages carry.
-pub(super) fn publisher_of(plugin: &PluginName) -> Arc<str> {
-    format!("$plugin/{}", plugin.0).into()
+impl HostState {
+    pub(super) fn new(context: InstanceContext, limits: &WasmLimits) -> Self {
+        let limits = WasmLimits { state_bytes: context.state_bytes.unwrap_or(limits.state_bytes), ..limits.clone() };
+        let log = GuestLog::new(context.log, limits.log_lines_per_s, limits.log_line_bytes, Instant::now());
+        let (wasi, table) = wasi::context(&log);
+        let may_call_out = !context.http_hosts.is_empty();
+        let call_ms = if may_call_out { limits.http_call_deadline_ms } else { limits.call_deadline_ms };
+        Self {
+            wasi,
+            http: Http::new(context.http_hosts, context.private_addresses, log.clone(), &limits),
+            table,
+            time: CallTime::new(Duration::from_millis(call_ms)),
+            memory: MemoryLimiter::new(&limits),
+            log,
+            batch: None,
+            publisher: format!("$plugin/{}", context.plugin.0).into(),
+            plugin: context.plugin,
+            publish_grants: context.publish_grants,
+            subscribe_grants: context.subscribe_grants,
+            disconnects: context.disconnects,
+            config: context.config,
+            secrets: context.secrets,
+            measure: context.measure,
+            measured: 0,
+            retained: context.retained,
+            limits,
+        }
+    }
+
+    /// Forgets what belongs to an earlier call.
+    pub(super) fn begin_call(&mut self) {
+        self.memory.refused = false;
+        self.measured = 0;
+        self.http.begin_call();
+        self.log.begin_call();
+    }
+
+    /// Counts and logs a use of what the plugin is not granted, and gives the reason.
+    fn deny(&mut self, what: &str, reason: String) -> String {
+        if let Some(batch) = &mut self.batch {
+            batch.count_denied();
+        }
+        self.log.host(Instant::now(), LogLevel::Warn, &format!("{what} denied: {reason}"));
+        reason
+    }
 }
 
 /// Offers everything that a guest may import.
 pub(super) fn add_to_linker(linker: &mut Linker<HostState>) -> wasmtime::Result<()> {
     wasi::add_to_linker(linker)?;
-    Plugin::add_to_linker::<HostState, HasSelf<HostState>>(linker, |state| state)
+    http::add_to_linker(linker)?;
+    Everything::add_to_linker::<HostState, HasSelf<HostState>>(linker, |state| state)
 }
 
 /// Bounds an instance's memory and tables, and remembers that it hit the bound.
@@ -76,7 +140,7 @@ pub(super) struct MemoryLimiter {
 }
 
 impl MemoryLimiter {
-    pub(super) fn new(limits: &WasmLimits) -> Self {
+    fn new(limits: &WasmLimits) -> Self {
         let WasmLimits { memory_bytes, table_elements, .. } = *limits;
         Self { memory_bytes, table_elements, used_bytes: 0, used_elements: 0, refused: false }
     }
@@ -111,149 +175,9 @@ impl ResourceLimiter for MemoryLimiter {
 
 impl types::Host for HostState {}
 
-impl broker::Host for HostState {
-    fn publish(&mut self, message: types::Message) -> Result<(), broker::Error> {
-        let Some(batch) = &mut self.batch else {
-            return Err(broker::Error::Denied("only `handle` may publish".to_owned()));
-        };
-        let topic = Topic::parse(&message.topic)
-            .map_err(|reason| broker::Error::Invalid(format!("the topic is not valid: {reason}")))?;
-        if !self.publish_grants.iter().any(|granted| granted.matches(&topic)) {
-            batch.count_denied();
-            let reason = format!("the plugin is not granted the topic `{topic}`");
-            self.log.host(Instant::now(), LogLevel::Warn, &format!("publish denied: {reason}"));
-            return Err(broker::Error::Denied(reason));
-        }
-        let properties = properties::parse(&message.properties).map_err(broker::Error::Invalid)?;
-        let message = Message {
-            topic,
-            payload: message.payload.into_boxed_slice(),
-            qos: properties::core_qos(message.qos),
-            retain: message.retain,
-            properties,
-            expires_at: None,
-            received_at: self.now,
-            publisher: Arc::clone(&self.publisher),
-            user: None,
-        };
-        batch.publish(message, &self.limits).map_err(|refusal| match refusal {
-            Refusal::QuotaExceeded(reason) | Refusal::TooLarge(reason) | Refusal::Unavailable(reason) => {
-                broker::Error::QuotaExceeded(reason)
-            }
-        })
-    }
-
-    fn request(&mut self, _message: types::Message, _timeout_ms: u64) -> Result<u64, broker::Error> {
-        Err(broker::Error::Unavailable("requests are not offered".to_owned()))
-    }
-
-    fn disconnect(&mut self, _client: String) -> Result<(), broker::Error> {
-        Err(broker::Error::Unavailable("disconnecting is not offered".to_owned()))
-    }
-
-    fn retained(&mut self, _topic: String) -> Result<Option<types::Message>, broker::Error> {
-        Err(broker::Error::Unavailable("looking up is not offered".to_owned()))
-    }
-}
-
-impl timers::Host for HostState {
-    fn set(&mut self, _name: String, _at: u64, _payload: Vec<u8>) -> Result<(), timers::Error> {
-        Err(timers::Error::Unavailable("timers are not offered".to_owned()))
-    }
-
-    fn schedule(&mut self, _name: String, _cron: String, _payload: Vec<u8>) -> Result<(), timers::Error> {
-        Err(timers::Error::Unavailable("timers are not offered".to_owned()))
-    }
-
-    fn cancel(&mut self, _name: String) -> Result<(), timers::Error> {
-        Err(timers::Error::Unavailable("timers are not offered".to_owned()))
-    }
-}
-
-impl metrics::Host for HostState {
-    fn count(&mut self, _name: String, _labels: Vec<metrics::Label>, _amount: u64) {}
-
-    fn gauge(&mut self, _name: String, _labels: Vec<metrics::Label>, _value: f64) {}
-
-    fn observe(&mut self, _name: String, _labels: Vec<metrics::Label>, _value: f64) {}
-}
-
-impl secrets::HostSecret for HostState {
-    fn reveal(&mut self, _secret: Resource<secrets::Secret>) -> String {
-        String::new()
-    }
-
-    fn drop(&mut self, _secret: Resource<secrets::Secret>) -> wasmtime::Result<()> {
-        Ok(())
-    }
-}
-
-impl secrets::Host for HostState {
-    fn get(&mut self, name: String) -> Result<Resource<secrets::Secret>, secrets::Error> {
-        Err(secrets::Error::Denied(name))
-    }
-}
-
-impl HostState {
-    fn batch(&mut self) -> Result<(&mut Batch, &WasmLimits), state::Error> {
-        match &mut self.batch {
-            Some(batch) => Ok((batch, &self.limits)),
-            None => Err(state::Error::Unavailable("only `handle` may use the state".to_owned())),
-        }
-    }
-}
-
-impl From<Refusal> for state::Error {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::TooLarge(reason) => Self::TooLarge(reason),
-            Refusal::QuotaExceeded(reason) => Self::QuotaExceeded(reason),
-            Refusal::Unavailable(reason) => Self::Unavailable(reason),
-        }
-    }
-}
-
-impl state::Host for HostState {
-    fn get(&mut self, key: String) -> Result<Option<Vec<u8>>, state::Error> {
-        Ok(self.batch()?.0.get(&key)?)
-    }
-
-    fn set(&mut self, key: String, value: Vec<u8>) -> Result<(), state::Error> {
-        let (batch, limits) = self.batch()?;
-        Ok(batch.write(&key, Some(value), limits)?)
-    }
-
-    fn set_for(&mut self, _key: String, _value: Vec<u8>, _ttl_ms: u64) -> Result<(), state::Error> {
-        Err(state::Error::Unavailable("not offered".to_owned()))
-    }
-
-    fn compare_and_set(
-        &mut self,
-        _key: String,
-        _expected: Option<Vec<u8>>,
-        _value: Option<Vec<u8>>,
-    ) -> Result<bool, state::Error> {
-        Err(state::Error::Unavailable("not offered".to_owned()))
-    }
-
-    fn add(&mut self, _key: String, _amount: i64) -> Result<i64, state::Error> {
-        Err(state::Error::Unavailable("not offered".to_owned()))
-    }
-
-    fn delete(&mut self, key: String) -> Result<(), state::Error> {
-        let (batch, limits) = self.batch()?;
-        Ok(batch.write(&key, None, limits)?)
-    }
-
-    fn scan(&mut self, prefix: String, after: Option<String>, limit: u32) -> Result<Vec<state::Entry>, state::Error> {
-        let (batch, limits) = self.batch()?;
-        let entries = batch.scan(&prefix, after.as_deref(), limit as usize, limits)?;
-        Ok(entries.into_iter().map(|(key, value)| state::Entry { key, value }).collect())
-    }
-}
-
 impl transaction::Host for HostState {
     fn begin(&mut self, event: u64) -> wasmtime::Result<()> {
+        self.count_http_denied();
         let Some(batch) = &mut self.batch else {
             return Err(Stop::Contract("it called `begin` outside of `handle`".to_owned()).into());
         };
@@ -266,6 +190,16 @@ impl transaction::Host for HostState {
         };
         batch.rollback();
         Ok(())
+    }
+}
+
+impl HostState {
+    /// Counts denied HTTP requests to the event that is being handled.
+    pub(super) fn count_http_denied(&mut self) {
+        let denied = self.http.take_denied();
+        if let Some(batch) = &mut self.batch {
+            (0..denied).for_each(|_| batch.count_denied());
+        }
     }
 }
 

@@ -3,54 +3,46 @@
 //! Every call begins and ends the same way, in [`Instance::call`]: time is set, the guest runs, and an error is
 //! explained. After an error the instance is dead, whatever its memory holds.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
-use vespiary_core::event::{InboxEvent, PluginName};
+use vespiary_core::event::{EventKind, InboxEvent};
 use vespiary_core::message::Timestamp;
-use vespiary_core::topic::TopicFilter;
+use vespiary_core::topic::{Topic, TopicFilter};
 use wasmtime::{Store, UpdateDeadline};
 
-use super::batch::{Batch, EventResult, Handled};
-use super::bindings::Plugin;
+use super::batch::{Batch, EventResult, Handled, Purpose};
 use super::bindings::exports::vespiary::plugin::handler;
-use super::component::Compiled;
-use super::deadline::{CallTime, Interrupter};
+use super::captures::Captures;
+use super::component::{Compiled, Exports};
+use super::context::InstanceContext;
+use super::deadline::{Interrupter, Stop};
 use super::engine::Ticker;
 use super::error::{CallError, bounded};
-use super::host::{HostState, MemoryLimiter, publisher_of};
+use super::host::HostState;
 use super::limits::WasmLimits;
-use super::log::{GuestLog, LogSink};
 use super::state::StateRead;
-use super::{properties, trap, wasi};
+use super::{inspect, properties, trap};
+
+mod hooks;
+mod migration;
+mod serve;
+
+pub use serve::Served;
 
 /// Longest reason of an outcome, or of `init` and `health`, in bytes.
 const REASON_BYTES: usize = 1024;
 /// Bytes that one call of a host function may move beyond the largest payload.
 const HOSTCALL_BYTES: usize = 1 << 20;
 
-/// What an instance is made for.
-#[derive(Clone)]
-pub struct InstanceContext {
-    /// The plugin; names the publisher of its messages.
-    pub plugin: PluginName,
-    /// Topics that it may publish to.
-    pub publish_grants: Arc<[TopicFilter]>,
-    /// What `wasi:config/store` shows it.
-    pub config: Arc<BTreeMap<String, String>>,
-    /// Where its log goes.
-    pub log: LogSink,
-}
-
 /// A living guest. One call at a time; can be moved between threads.
 pub struct Instance {
     /// Its memory, and the state of its host functions.
     store: Store<HostState>,
     /// Its exports.
-    plugin: Plugin,
+    exports: Exports,
     /// Ticks while it runs.
     ticker: Arc<Ticker>,
     /// Whether the component marks its events with `transaction.begin`; shared by its instances.
@@ -78,42 +70,27 @@ impl Instance {
         limits: &WasmLimits,
         ticker: Arc<Ticker>,
     ) -> Result<Self, CallError> {
-        let log = GuestLog::new(context.log, limits.log_lines_per_s, limits.log_line_bytes, Instant::now());
-        let (wasi, table) = wasi::context(&log);
-        let state = HostState {
-            wasi,
-            table,
-            time: CallTime::new(Duration::from_millis(limits.call_deadline_ms)),
-            memory: MemoryLimiter::new(limits),
-            log,
-            batch: None,
-            now: Timestamp::default(),
-            publisher: publisher_of(&context.plugin),
-            publish_grants: context.publish_grants,
-            config: context.config,
-            limits: limits.clone(),
-        };
-        let mut store = Store::new(compiled.pre.engine(), state);
+        let mut store = Store::new(compiled.pre.engine(), HostState::new(context, limits));
         store.limiter(|state| &mut state.memory);
         store.epoch_deadline_callback(|store| {
             store.data().time.check()?;
             Ok(UpdateDeadline::Continue(1))
         });
         store.set_hostcall_fuel(HOSTCALL_BYTES + limits.publish_bytes_per_call.max(limits.state_value_bytes));
-        let plugin = run(&mut store, &ticker, |store| compiled.pre.instantiate(store))?;
-        Ok(Self { store, plugin, ticker, begins: Arc::clone(&compiled.begins), dead: false })
+        let exports = run(&mut store, &ticker, None, |store| compiled.instantiate(store))?;
+        Ok(Self { store, exports, ticker, begins: Arc::clone(&compiled.begins), dead: false })
     }
 
     /// Calls `lifecycle.init`.
     pub fn init(&mut self) -> Result<(), CallError> {
-        let answer = self.call(|plugin, store| plugin.vespiary_plugin_lifecycle().call_init(store))?;
-        answer.map_err(|reason| CallError::Failed { function: "init", reason: bounded(&reason, REASON_BYTES) })
+        let answer = self.call(|exports, store| exports.lifecycle.call_init(store))?;
+        answer.map_err(|reason| self.failed("init", &reason))
     }
 
     /// Calls `lifecycle.health`.
     pub fn health(&mut self) -> Result<(), CallError> {
-        let answer = self.call(|plugin, store| plugin.vespiary_plugin_lifecycle().call_health(store))?;
-        answer.map_err(|reason| CallError::Failed { function: "health", reason: bounded(&reason, REASON_BYTES) })
+        let answer = self.call(|exports, store| exports.lifecycle.call_health(store))?;
+        answer.map_err(|reason| self.failed("health", &reason))
     }
 
     /// Hands a batch to the guest and gives one [`Handled`] for each event, in order. `now` becomes the time of what
@@ -128,21 +105,21 @@ impl Instance {
         events: &[InboxEvent],
     ) -> Result<Vec<Handled>, CallError> {
         let taken = if self.takes_batches() { events.len() } else { events.len().min(1) };
-        let (batch, rest) = events.split_at(taken);
-        if batch.is_empty() {
+        let (taken, rest) = events.split_at(taken);
+        if taken.is_empty() {
             return Ok(Vec::new());
         }
-        let data = self.store.data_mut();
-        data.now = now;
-        data.batch = Some(Batch::new(Box::new(state), batch.iter().map(|event| event.sequence).collect()));
-        let answer = with_events(batch, |list| {
-            self.call(|plugin, store| plugin.vespiary_plugin_handler().call_handle(store, list))
-        });
-        let effects = self.store.data_mut().batch.take();
-        let (outcomes, effects) = (answer?, effects.expect("put there above, and taken nowhere else"));
-        self.learn_begins(effects.began_any());
-        let results = outcomes.into_iter().map(event_result).collect();
-        let finished = effects.finish(results);
+        let purpose = Purpose::Events(taken.iter().map(|event| event.sequence).collect());
+        let batch = Batch::new(Box::new(state), purpose, now);
+        let grants = Arc::clone(&self.store.data().subscribe_grants);
+        let (outcomes, batch) = with_events(taken, &grants, now, |list| {
+            self.call_with(batch, None, |exports, store| {
+                exported(exports.handler.as_ref(), inspect::HANDLER)?.call_handle(store, list)
+            })
+        })?;
+        self.learn_begins(batch.began_any());
+        let results = outcomes.into_iter().map(|outcome| self.event_result(outcome)).collect();
+        let finished = batch.finish(results);
         let mut handled = finished.map_err(|reason| {
             self.dead = true;
             CallError::Contract { reason }
@@ -168,17 +145,60 @@ impl Instance {
         }
     }
 
+    fn event_result(&self, outcome: handler::Outcome) -> EventResult {
+        match outcome {
+            handler::Outcome::Done => EventResult::Done,
+            handler::Outcome::Retry(handler::Retry { reason, after_ms }) => {
+                EventResult::Retry { reason: self.reason(&reason), after_ms }
+            }
+            handler::Outcome::Reject(reason) => EventResult::Reject(self.reason(&reason)),
+        }
+    }
+
+    /// What the guest gives as a reason, bounded and without secrets.
+    fn reason(&self, reason: &str) -> String {
+        bounded(&self.store.data().log.blotted(reason.to_owned()), REASON_BYTES)
+    }
+
+    fn failed(&self, function: &'static str, reason: &str) -> CallError {
+        CallError::Failed { function, reason: self.reason(reason) }
+    }
+
+    /// A call without access to the broker.
     fn call<T>(
         &mut self,
-        body: impl FnOnce(&Plugin, &mut Store<HostState>) -> wasmtime::Result<T>,
+        body: impl FnOnce(&Exports, &mut Store<HostState>) -> wasmtime::Result<T>,
     ) -> Result<T, CallError> {
         if self.dead {
             return Err(CallError::Dead);
         }
-        let result = run(&mut self.store, &self.ticker, |store| body(&self.plugin, store));
-        self.dead = result.is_err();
+        let result = run(&mut self.store, &self.ticker, None, |store| body(&self.exports, store));
+        self.dead = result.as_ref().is_err_and(CallError::is_fatal);
         result
     }
+
+    /// A call that collects what it does; `deadline` where it is another than usual.
+    fn call_with<T>(
+        &mut self,
+        batch: Batch,
+        deadline: Option<Duration>,
+        body: impl FnOnce(&Exports, &mut Store<HostState>) -> wasmtime::Result<T>,
+    ) -> Result<(T, Batch), CallError> {
+        if self.dead {
+            return Err(CallError::Dead);
+        }
+        self.store.data_mut().batch = Some(batch);
+        let result = run(&mut self.store, &self.ticker, deadline, |store| body(&self.exports, store));
+        self.dead = result.as_ref().is_err_and(CallError::is_fatal);
+        self.store.data_mut().count_http_denied();
+        let batch = self.store.data_mut().batch.take();
+        Ok((result?, batch.expect("put there above, and taken nowhere else")))
+    }
+}
+
+/// An export that was looked for, or the name of what is missing.
+fn exported<'a, T>(export: Option<&'a T>, interface: &'static str) -> Result<&'a T, Stop> {
+    export.ok_or(Stop::NotExported(interface))
 }
 
 impl fmt::Debug for Instance {
@@ -197,15 +217,15 @@ impl Drop for Instance {
 fn run<T>(
     store: &mut Store<HostState>,
     ticker: &Ticker,
+    deadline: Option<Duration>,
     body: impl FnOnce(&mut Store<HostState>) -> wasmtime::Result<T>,
 ) -> Result<T, CallError> {
     let state = store.data_mut();
     if state.time.is_interrupted() {
         return Err(CallError::Interrupted);
     }
-    state.time.begin_call(Instant::now());
-    state.memory.refused = false;
-    state.log.begin_call();
+    state.time.begin_call(Instant::now(), deadline);
+    state.begin_call();
     store.set_epoch_deadline(1);
     let running = ticker.call();
     let result = body(store);
@@ -216,19 +236,23 @@ fn run<T>(
 }
 
 /// Shows events as the contract has them, borrowed from the inbox.
-fn with_events<T>(events: &[InboxEvent], body: impl FnOnce(&[handler::Event<'_>]) -> T) -> T {
-    let pairs: Vec<_> = events.iter().map(|event| properties::list(&event.message)).collect();
-    let lists: Vec<Vec<handler::Property<'_>>> = pairs
-        .iter()
-        .map(|pairs| pairs.iter().map(|(name, value)| handler::Property { name, value }).collect())
-        .collect();
+fn with_events<T>(
+    events: &[InboxEvent],
+    filters: &[TopicFilter],
+    now: Timestamp,
+    body: impl FnOnce(&[handler::Event<'_>]) -> T,
+) -> T {
+    let captures = Captures::of(filters, events.iter().map(|event| &event.message.topic));
+    let pairs: Vec<_> = events.iter().map(|event| properties::list(&event.message, now)).collect();
+    let lists: Vec<Vec<handler::Property<'_>>> = pairs.iter().map(|pairs| contract_properties(pairs)).collect();
     let list: Vec<handler::Event<'_>> = events
         .iter()
         .zip(&lists)
-        .map(|(event, properties)| handler::Event {
+        .enumerate()
+        .map(|(place, (event, properties))| handler::Event {
             id: event.sequence.0,
-            kind: handler::EventKind::Message,
-            captures: &[],
+            kind: contract_kind(&event.message.topic),
+            captures: captures.get(place),
             user: event.message.user.as_deref(),
             topic: event.message.topic.as_str(),
             payload: &event.message.payload,
@@ -243,15 +267,30 @@ fn with_events<T>(events: &[InboxEvent], body: impl FnOnce(&[handler::Event<'_>]
     body(&list)
 }
 
-fn event_result(outcome: handler::Outcome) -> EventResult {
-    match outcome {
-        handler::Outcome::Done => EventResult::Done,
-        handler::Outcome::Retry(retry) => EventResult::Retry(bounded(&retry.reason, REASON_BYTES)),
-        handler::Outcome::Reject(reason) => EventResult::Reject(bounded(&reason, REASON_BYTES)),
+fn contract_properties(pairs: &[(String, String)]) -> Vec<handler::Property<'_>> {
+    pairs.iter().map(|(name, value)| handler::Property { name, value }).collect()
+}
+
+fn contract_kind(topic: &Topic) -> handler::EventKind {
+    if !topic.is_reserved() {
+        return handler::EventKind::Message;
+    }
+    match EventKind::of(topic) {
+        EventKind::Message => handler::EventKind::Message,
+        EventKind::Timer => handler::EventKind::Timer,
+        EventKind::Response => handler::EventKind::Response,
+        EventKind::Client => handler::EventKind::Client,
     }
 }
 
 fn untouched(event: &InboxEvent) -> Handled {
-    let (publishes, writes) = (Vec::new(), Vec::new());
-    Handled { sequence: event.sequence, result: EventResult::Untouched, publishes, writes, denied: 0 }
+    Handled {
+        sequence: event.sequence,
+        result: EventResult::Untouched,
+        publishes: Vec::new(),
+        writes: Vec::new(),
+        timers: Vec::new(),
+        disconnects: Vec::new(),
+        denied: 0,
+    }
 }

@@ -3,6 +3,7 @@
 //! [`GuestLog`] is shared by the instance's host functions and by its standard output and error. It remembers the
 //! last critical line of a call, which is the panic message where the SDK logs it, or else what a panic printed.
 
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -43,6 +44,8 @@ const CONTEXT_BYTES: usize = 128;
 const PANIC_BYTES: usize = 1024;
 /// The span in which lines are counted.
 const WINDOW: Duration = Duration::from_secs(1);
+/// Shortest text that is blotted out: a shorter one would be found everywhere, and is no secret.
+const SHORTEST_SECRET_BYTES: usize = 4;
 
 /// The log of one instance; cheap to clone.
 #[derive(Clone)]
@@ -69,6 +72,8 @@ struct State {
     printed_panic: Option<String>,
     /// The unfinished lines of standard output and standard error.
     partial: [Vec<u8>; 2],
+    /// What must not be seen, longest first: texts, and what stands in their place.
+    concealed: Vec<(Box<str>, Box<str>)>,
 }
 
 /// One of the two streams that a guest can print to.
@@ -90,6 +95,7 @@ impl GuestLog {
             critical: None,
             printed_panic: None,
             partial: [Vec::new(), Vec::new()],
+            concealed: Vec::new(),
         };
         Self { state: Arc::new(Mutex::new(state)) }
     }
@@ -98,7 +104,8 @@ impl GuestLog {
     pub(super) fn logged(&self, now: Instant, level: LogLevel, context: &str, message: &str) {
         let mut state = self.state();
         if level == LogLevel::Critical {
-            state.critical = Some(one_line(message, PANIC_BYTES));
+            let text = one_line(&state.blot(message), PANIC_BYTES);
+            state.critical = Some(text);
         }
         state.offer(now, level, context, message);
     }
@@ -111,7 +118,8 @@ impl GuestLog {
                 Some((b'\n', text)) => (text, true),
                 _ => (piece, false),
             };
-            let max = state.line_bytes;
+            // So much more is kept that a secret at the end of the line is whole when it is looked for.
+            let max = state.line_bytes + state.concealed.first().map_or(0, |(longest, _)| longest.len());
             let partial = &mut state.partial[stream as usize];
             let room = max.saturating_sub(partial.len()).min(text.len());
             partial.extend_from_slice(&text[..room]);
@@ -119,6 +127,25 @@ impl GuestLog {
                 state.end_line(now, stream);
             }
         }
+    }
+
+    /// From here on, the value of a secret is blotted out of all lines; of several lines, each by itself too.
+    pub(super) fn conceal(&self, name: &str, value: &str) {
+        let mut state = self.state();
+        let mark = format!("[secret {name}]");
+        for text in [value].into_iter().chain(value.lines()) {
+            let text = text.trim();
+            if text.len() >= SHORTEST_SECRET_BYTES && state.concealed.iter().all(|(known, _)| **known != *text) {
+                state.concealed.push((text.into(), mark.as_str().into()));
+            }
+        }
+        state.concealed.sort_by_key(|(text, _)| std::cmp::Reverse(text.len()));
+    }
+
+    /// A text without secrets.
+    pub(super) fn blotted(&self, text: String) -> String {
+        let state = self.state();
+        if state.concealed.is_empty() { text } else { state.blot(&text).into_owned() }
     }
 
     /// A line of the host about this instance.
@@ -164,7 +191,8 @@ impl State {
     fn end_line(&mut self, now: Instant, stream: Printed) {
         let bytes = std::mem::take(&mut self.partial[stream as usize]);
         let text = String::from_utf8_lossy(&bytes);
-        let text = text.trim_end();
+        let text = self.blot(text.trim_end()).into_owned();
+        let text = text.as_str();
         if text.is_empty() {
             return;
         }
@@ -197,11 +225,22 @@ impl State {
             return;
         }
         self.admitted += 1;
-        let mut text = one_line(message, self.line_bytes);
+        let mut text = one_line(&self.blot(message), self.line_bytes);
         if !context.is_empty() {
-            text = format!("{}: {text}", one_line(context, CONTEXT_BYTES));
+            text = format!("{}: {text}", one_line(&self.blot(context), CONTEXT_BYTES));
         }
         (self.sink)(LogLine { level, message: text });
+    }
+
+    /// A text in which nothing is seen that must not be.
+    fn blot<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        let mut text = Cow::Borrowed(text);
+        for (concealed, mark) in &self.concealed {
+            if text.contains(&**concealed) {
+                text = text.replace(&**concealed, mark).into();
+            }
+        }
+        text
     }
 
     /// Begins a new window where the current one is over.
@@ -273,6 +312,30 @@ mod tests {
         let (log, lines, now) = log(100, 10);
         log.logged(now, LogLevel::Info, "a\nb", "first\nsecond\u{e9}");
         assert_eq!(messages(&lines), ["a b: first seco..."]);
+    }
+
+    #[test]
+    fn a_secret_is_blotted_out_of_whatever_is_said() {
+        let (log, lines, now) = log(100, 24);
+        log.conceal("token", "s3cr3t-value");
+        log.conceal("pin", "123");
+        log.conceal("key", "-----BEGIN\nabcdef\n-----END\n");
+        log.logged(now, LogLevel::Info, "with s3cr3t-value", "a s3cr3t-value, 123");
+        log.printed(now, Printed::Stdout, b"it is s3cr3t-value\nabcdef\nand s3cr3");
+        log.printed(now, Printed::Stderr, b"panicked at s3cr3t-value\n0123456789012345s3cr3t-value");
+        log.printed(now, Printed::Stdout, b"t-value again");
+        log.end_call(now);
+        let expected = [
+            "with [secret token]: a [secret token], 123",
+            "stdout: it is [secret token]",
+            "stdout: [secret key]",
+            "stderr: panicked at [secret toke...",
+            "stdout: and [secret token] again",
+            "stderr: 0123456789012345[secret ...",
+        ];
+        assert_eq!(messages(&lines), expected);
+        assert_eq!(log.panic_message().as_deref(), Some("[secret token] 0123456789012345[secret token]"));
+        assert_eq!(log.blotted("no s3cr3t-value".to_owned()), "no [secret token]");
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! effect before the caller commits it. Which component is live, and what becomes of a failed event, is decided above.
 //!
 //! Reading order: [`Runtime`], `instance` (a call), `batch` (what a call does to the world), `host` (what guests import),
-//! `wasi` (the empty system around them), `component` and `engine`.
+//! `wasi` (the empty system around them), `http`, `component` and `engine`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,12 +13,18 @@ use std::sync::Arc;
 use wasmtime::Engine;
 use wasmtime::component::Linker;
 
+mod context;
 mod instance;
 
+pub mod hooks;
+
 mod batch;
+mod captures;
 mod state;
 
 mod host;
+mod host_pattern;
+mod http;
 mod properties;
 mod wasi;
 
@@ -41,10 +47,12 @@ mod tests;
 
 pub use batch::{EventResult, Handled};
 pub use component::Compiled;
+pub use context::{InstanceContext, MeasuredValue, Measurement, MetricSink, RetainedLookup, Secret};
 pub use deadline::Interrupter;
 pub use error::{CallError, ComponentError, RuntimeError, TrapReport};
+pub use host_pattern::HostPattern;
 pub use inspect::{Inspection, MANIFEST_SECTION};
-pub use instance::{Instance, InstanceContext};
+pub use instance::{Instance, Served};
 pub use limits::WasmLimits;
 pub use log::{LogLevel, LogLine, LogSink};
 pub use state::{StateRead, StateUnavailable};
@@ -75,7 +83,7 @@ impl Runtime {
     }
 
     /// Reads what a component says of itself, and refuses what cannot be a plugin of this host: what is no component,
-    /// lacks `handler` or `lifecycle`, or imports what is not offered. Compiles nothing.
+    /// lacks `lifecycle` or anything to be called by, or imports what is not offered. Compiles nothing.
     pub fn inspect(bytes: &[u8]) -> Result<Inspection, ComponentError> {
         inspect::inspect(bytes)
     }
@@ -87,9 +95,15 @@ impl Runtime {
         if bytes.len() > limit_bytes {
             return Err(ComponentError::TooLarge { bytes: bytes.len(), limit_bytes });
         }
-        inspect::inspect(bytes)?;
+        let inspection = inspect::inspect(bytes)?;
         let component = self.cache.component(&self.engine, digest, bytes)?;
-        Compiled::link(&self.linker, &component)
+        Compiled::link(&self.linker, &component, &inspection)
+    }
+
+    /// Removes what was compiled of all components but those with these digests, and whatever another engine left; gives how many
+    /// files went.
+    pub fn prune(&self, kept: &[[u8; 32]]) -> std::io::Result<usize> {
+        self.cache.prune(kept)
     }
 
     /// Makes an instance. [`Instance::init`] is the caller's next step.

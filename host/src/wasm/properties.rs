@@ -4,10 +4,9 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use vespiary_core::message::{Message, MessageProperties, Qos};
+use vespiary_core::message::{Message, MessageProperties, Qos, Timestamp};
 use vespiary_core::topic::Topic;
 
-use super::bindings::exports::vespiary::plugin::handler;
 use super::bindings::vespiary::plugin::types;
 
 /// Most properties of one message that a plugin publishes.
@@ -23,18 +22,28 @@ pub(super) fn core_qos(qos: types::Qos) -> Qos {
     }
 }
 
-pub(super) fn contract_qos(qos: Qos) -> handler::Qos {
+pub(super) fn contract_qos(qos: Qos) -> types::Qos {
     match qos {
-        Qos::AtMostOnce => handler::Qos::AtMostOnce,
-        Qos::AtLeastOnce => handler::Qos::AtLeastOnce,
-        Qos::ExactlyOnce => handler::Qos::ExactlyOnce,
+        Qos::AtMostOnce => types::Qos::AtMostOnce,
+        Qos::AtLeastOnce => types::Qos::AtLeastOnce,
+        Qos::ExactlyOnce => types::Qos::ExactlyOnce,
     }
 }
 
-/// Understands the properties of a message that a plugin publishes; the error names the property.
-pub(super) fn parse(list: &[types::PropertyResult]) -> Result<Option<Box<MessageProperties>>, String> {
+/// The properties of a message that a plugin made.
+#[derive(Debug, Default)]
+pub(super) struct Parsed {
+    /// Those that travel unchanged.
+    pub(super) properties: Option<Box<MessageProperties>>,
+    /// When it stops being worth delivering.
+    pub(super) expires_at: Option<Timestamp>,
+}
+
+/// Understands the properties of a message that a plugin makes now; the error names the property.
+pub(super) fn parse(list: &[types::PropertyResult], now: Timestamp) -> Result<Parsed, String> {
+    let mut expires_at = None;
     if list.is_empty() {
-        return Ok(None);
+        return Ok(Parsed::default());
     }
     if list.len() > PROPERTIES {
         return Err(format!("the message has {} properties; {PROPERTIES} are allowed", list.len()));
@@ -59,6 +68,12 @@ pub(super) fn parse(list: &[types::PropertyResult]) -> Result<Option<Box<Message
                 }
                 properties.correlation_data = Some(data.into());
             }
+            "message-expiry" => {
+                let seconds: u32 = value
+                    .parse()
+                    .map_err(|_| "the message-expiry is no number of seconds within 32 bits".to_owned())?;
+                expires_at = Some(now.after_ms(u64::from(seconds) * 1_000));
+            }
             name => {
                 if let Some(name) = name.strip_prefix("user:") {
                     properties.user_properties.push((name.into(), value.as_str().into()));
@@ -66,7 +81,8 @@ pub(super) fn parse(list: &[types::PropertyResult]) -> Result<Option<Box<Message
             }
         }
     }
-    Ok(Some(Box::new(properties)))
+    let properties = (properties != MessageProperties::default()).then(|| Box::new(properties));
+    Ok(Parsed { properties, expires_at })
 }
 
 fn payload_is_utf8(value: &str) -> Result<bool, String> {
@@ -77,13 +93,16 @@ fn payload_is_utf8(value: &str) -> Result<bool, String> {
     }
 }
 
-/// The properties of a message as owned pairs, from which [`handler::Property`] borrows; empty for most messages.
-pub(super) fn list(message: &Message) -> Vec<(String, String)> {
-    let Some(properties) = &message.properties else { return Vec::new() };
-    let MessageProperties { payload_is_utf8, content_type, response_topic, correlation_data, user_properties } =
-        &**properties;
+/// The properties of a message as owned pairs, from which those of the contract borrow; empty for most messages.
+pub(super) fn list(message: &Message, now: Timestamp) -> Vec<(String, String)> {
     let mut list = Vec::new();
     let mut add = |name: &str, value: String| list.push((name.to_owned(), value));
+    if let Some(at) = message.expires_at {
+        add("message-expiry", at.since_ms(now).div_ceil(1_000).to_string());
+    }
+    let Some(properties) = &message.properties else { return list };
+    let MessageProperties { payload_is_utf8, content_type, response_topic, correlation_data, user_properties } =
+        &**properties;
     if let Some(utf8) = payload_is_utf8 {
         add("payload-format", if *utf8 { "utf-8" } else { "bytes" }.to_owned());
     }

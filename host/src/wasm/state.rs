@@ -11,6 +11,9 @@ pub trait StateRead: Send {
     /// `after` if it is given.
     fn scan(&self, prefix: &str, after: Option<&str>, limit: usize)
     -> Result<Vec<(String, Vec<u8>)>, StateUnavailable>;
+
+    /// Bytes of all keys and values.
+    fn usage(&self) -> Result<u64, StateUnavailable>;
 }
 
 /// The store could not be read, and what it says.
@@ -30,5 +33,9 @@ impl StateRead for StateSnapshot {
         limit: usize,
     ) -> Result<Vec<(String, Vec<u8>)>, StateUnavailable> {
         self.scan(prefix, after, limit).map_err(|error| StateUnavailable(error.to_string()))
+    }
+
+    fn usage(&self) -> Result<u64, StateUnavailable> {
+        self.usage().map_err(|error| StateUnavailable(error.to_string()))
     }
 }

@@ -30,4 +30,8 @@ impl StateRead for MapState {
         let entries = self.0.iter().filter(|(key, _)| wanted(key));
         Ok(entries.take(limit).map(|(key, value)| (key.clone(), value.clone())).collect())
     }
+
+    fn usage(&self) -> Result<u64, StateUnavailable> {
+        Ok(self.0.iter().map(|(key, value)| (key.len() + value.len()) as u64).sum())
+    }
 }

@@ -13,8 +13,12 @@ use vespiary_core::topic::{Topic, TopicFilter};
 use super::testing::MapState;
 use super::*;
 
+mod acting;
 mod calls;
 mod components;
+mod deciding;
+mod http;
+mod migrating;
 mod misbehaviour;
 
 // ---------------------------------------------------------------------------------------------- building guests
@@ -57,12 +61,13 @@ fn guest(name: &str) -> Vec<u8> {
 
 // ---------------------------------------------------------------------------------------------- a host for one test
 
-/// A runtime, and the log lines of its instances.
+/// A runtime, and what its instances log and measure.
 struct Bed {
     runtime: Runtime,
     lines: Arc<Mutex<Vec<LogLine>>>,
-    config: BTreeMap<String, String>,
-    grants: Vec<TopicFilter>,
+    measured: Arc<Mutex<Vec<Measurement>>>,
+    /// What instances are made for, but for their log.
+    context: InstanceContext,
 }
 
 impl Bed {
@@ -73,8 +78,13 @@ impl Bed {
     /// Compiled guests are kept between runs; they are found again only by an engine with the same settings.
     fn with(limits: WasmLimits) -> Self {
         let runtime = Runtime::new(limits, &target_directory().join("guests-compiled")).unwrap();
-        let grants = vec![TopicFilter::parse("out/#").unwrap()];
-        Self { runtime, lines: Arc::default(), config: BTreeMap::new(), grants }
+        let filters = |filters: &[&str]| filters.iter().map(|filter| TopicFilter::parse(filter).unwrap()).collect();
+        let context = InstanceContext {
+            publish_grants: filters(&["out/#"]),
+            subscribe_grants: filters(&["in/+/deep/#", "in/#"]),
+            ..InstanceContext::without_grants(PluginName("test".into()))
+        };
+        Self { runtime, lines: Arc::default(), measured: Arc::default(), context }
     }
 
     fn compile(&self, name: &str) -> Result<Compiled, ComponentError> {
@@ -83,12 +93,11 @@ impl Bed {
     }
 
     fn context(&self) -> InstanceContext {
-        let lines = Arc::clone(&self.lines);
+        let (lines, measured) = (Arc::clone(&self.lines), Arc::clone(&self.measured));
         InstanceContext {
-            plugin: PluginName("test".into()),
-            publish_grants: self.grants.clone().into(),
-            config: Arc::new(self.config.clone()),
             log: Arc::new(move |line| lines.lock().unwrap().push(line)),
+            measure: Arc::new(move |measurement| measured.lock().unwrap().push(measurement)),
+            ..self.context.clone()
         }
     }
 
@@ -122,7 +131,7 @@ fn event(sequence: u64, topic: &str, payload: &str) -> InboxEvent {
         user: None,
     };
     let (qos, message) = (Qos::AtLeastOnce, Arc::new(message));
-    InboxEvent { sequence: Sequence(sequence), message, qos, retain: false, attempt: 0 }
+    InboxEvent { sequence: Sequence(sequence), message, qos, retain: false, attempt: 0, replayed: false }
 }
 
 /// Hands each script to a guest as one batch; the guest has already shown that it marks its events.

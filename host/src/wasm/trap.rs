@@ -28,9 +28,10 @@ const PANIC_MACHINERY: [&str; 8] = [
 /// Explains why a call failed.
 pub(super) fn explain(error: &wasmtime::Error, state: &HostState) -> CallError {
     match error.downcast_ref::<Stop>() {
-        Some(Stop::Deadline) => return CallError::Deadline { deadline_ms: state.limits.call_deadline_ms },
+        Some(Stop::Deadline) => return CallError::Deadline { deadline_ms: state.time.length_ms() },
         Some(Stop::Interrupted) => return CallError::Interrupted,
         Some(Stop::Contract(reason)) => return CallError::Contract { reason: reason.clone() },
+        Some(Stop::NotExported(interface)) => return CallError::NotExported { interface },
         None => {}
     }
     if error.is::<PoolConcurrencyLimitError>() {
@@ -41,7 +42,7 @@ pub(super) fn explain(error: &wasmtime::Error, state: &HostState) -> CallError {
     }
     CallError::Trap(Box::new(TrapReport {
         kind: kind(error),
-        panic: state.log.panic_message(),
+        panic: state.log.panic_message().map(|message| state.log.blotted(message)),
         frames: error.downcast_ref::<WasmBacktrace>().map(frames).unwrap_or_default(),
     }))
 }
@@ -58,21 +59,35 @@ fn kind(error: &wasmtime::Error) -> String {
     }
 }
 
-/// The names of the innermost functions, demangled. The engine demangles names only where it prints a backtrace, one frame
-/// a line: `  0: 0x1234 - module!function`.
+/// The innermost functions, demangled, with file and line where the component tells them. The engine demangles names only where
+/// it prints a backtrace: a line `  0: 0x1234 - module!function` for each frame, and `at file:line:column` below it.
 fn frames(backtrace: &WasmBacktrace) -> Vec<String> {
     let text = backtrace.to_string();
-    let names = text.lines().skip(1).filter_map(|line| line.split_once('!').map(|(_, name)| without_hash(name.trim())));
     let mut frames: Vec<String> = Vec::new();
-    for name in names.filter(|name| !PANIC_MACHINERY.iter().any(|machinery| name.contains(machinery))) {
+    let mut lines = text.lines().skip(1).peekable();
+    while let Some(line) = lines.next() {
+        let Some(name) = line.split_once('!').map(|(_, name)| without_hash(name.trim())) else { continue };
+        let place = lines.peek().and_then(|next| next.trim_start().strip_prefix("at ")).map(place);
+        if PANIC_MACHINERY.iter().any(|machinery| name.contains(machinery)) {
+            continue;
+        }
         if frames.len() == FRAMES {
             break;
         }
-        if frames.last().is_none_or(|last| last != name) {
-            frames.push(bounded(name, FRAME_BYTES));
+        let frame = match place {
+            Some(place) => format!("{} at {}", bounded(name, FRAME_BYTES), bounded(place, FRAME_BYTES)),
+            None => bounded(name, FRAME_BYTES),
+        };
+        if frames.last() != Some(&frame) {
+            frames.push(frame);
         }
     }
     frames
+}
+
+/// A place in the sources, from the last folder that is named `src`: what comes before it is of the machine that built the component.
+fn place(place: &str) -> &str {
+    place.rfind("/src/").map_or(place, |at| &place[at + 1..])
 }
 
 /// A function's name without the hash that Rust appends.

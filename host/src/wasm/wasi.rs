@@ -11,15 +11,19 @@ use bytes::Bytes;
 use tokio::io::AsyncWrite;
 use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
-use wasmtime_wasi::p2::bindings::io::poll as waiting;
-use wasmtime_wasi::p2::bindings::sync::io::poll;
-use wasmtime_wasi::p2::{DynPollable, OutputStream, Pollable, StreamResult, add_to_linker_sync};
-use wasmtime_wasi::runtime::in_tokio;
+use wasmtime_wasi::p2::bindings::io::{error, poll as pollable, streams as stream};
+use wasmtime_wasi::p2::bindings::sync::io::{poll, streams};
+use wasmtime_wasi::p2::{
+    DynInputStream, DynOutputStream, DynPollable, OutputStream, Pollable, StreamError, StreamResult, add_to_linker_sync,
+};
+use wasmtime_wasi::runtime::{in_tokio, poll_noop};
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView, async_trait};
 
 use super::deadline::CallTime;
 use super::engine::TICK;
+use super::error::bounded;
 use super::host::HostState;
+use super::http::Reply;
 use super::log::{GuestLog, Printed};
 
 /// Streams, pollables and the like that one instance may hold.
@@ -29,14 +33,16 @@ const RANDOM_BYTES: u64 = 64 << 10;
 /// Bytes that a guest may print at once.
 const PRINT_BYTES: usize = 64 << 10;
 
+/// Longest description of an error of a stream in bytes.
+const ERROR_BYTES: usize = 512;
+
 /// Offers the virtual WASI to guests.
 pub(super) fn add_to_linker(linker: &mut Linker<HostState>) -> wasmtime::Result<()> {
     add_to_linker_sync(linker)?;
     linker.allow_shadowing(true);
-    poll::add_to_linker::<HostState, BoundedWaiting>(linker, |state| Waiting {
-        table: &mut state.table,
-        time: &state.time,
-    })?;
+    poll::add_to_linker::<HostState, BoundedWaiting>(linker, waiting)?;
+    streams::add_to_linker::<HostState, BoundedWaiting>(linker, waiting)?;
+    error::add_to_linker::<HostState, BoundedWaiting>(linker, waiting)?;
     linker.allow_shadowing(false);
     Ok(())
 }
@@ -70,40 +76,168 @@ impl HasData for BoundedWaiting {
     type Data<'a> = Waiting<'a>;
 }
 
-/// `wasi:io/poll`, which ends with the call.
+/// `wasi:io`, whose waits end with the call.
 struct Waiting<'a> {
-    /// The instance's pollables.
+    /// The instance's pollables and streams.
     table: &'a mut ResourceTable,
     /// When the call ends.
     time: &'a CallTime,
+    /// The response that the guest writes, which is taken from it before it waits for room.
+    reply: &'a Reply,
+}
+
+fn waiting(state: &mut HostState) -> Waiting<'_> {
+    Waiting { table: &mut state.table, time: &state.time, reply: &state.http.reply }
 }
 
 impl poll::Host for Waiting<'_> {
     fn poll(&mut self, pollables: Vec<Resource<DynPollable>>) -> wasmtime::Result<Vec<u32>> {
-        in_tokio(until_deadline(self.time, waiting::Host::poll(self.table, pollables)))
+        self.reply.collect();
+        in_tokio(until_deadline(self.time, pollable::Host::poll(self.table, pollables)))?
     }
 }
 
 impl poll::HostPollable for Waiting<'_> {
     fn ready(&mut self, pollable: Resource<DynPollable>) -> wasmtime::Result<bool> {
-        in_tokio(until_deadline(self.time, waiting::HostPollable::ready(self.table, pollable)))
+        self.reply.collect();
+        in_tokio(until_deadline(self.time, pollable::HostPollable::ready(self.table, pollable)))?
     }
 
     fn block(&mut self, pollable: Resource<DynPollable>) -> wasmtime::Result<()> {
-        in_tokio(until_deadline(self.time, waiting::HostPollable::block(self.table, pollable)))
+        self.reply.collect();
+        in_tokio(until_deadline(self.time, pollable::HostPollable::block(self.table, pollable)))?
     }
 
     fn drop(&mut self, pollable: Resource<DynPollable>) -> wasmtime::Result<()> {
-        waiting::HostPollable::drop(self.table, pollable)
+        pollable::HostPollable::drop(self.table, pollable)
+    }
+}
+
+impl error::Host for Waiting<'_> {}
+
+impl error::HostError for Waiting<'_> {
+    /// In words that say nothing of the host: the standard's own may come with a backtrace.
+    fn to_debug_string(&mut self, error: Resource<error::Error>) -> wasmtime::Result<String> {
+        Ok(bounded(&format!("{:#}", self.table.get(&error)?), ERROR_BYTES))
+    }
+
+    fn drop(&mut self, error: Resource<error::Error>) -> wasmtime::Result<()> {
+        self.table.delete(error)?;
+        Ok(())
+    }
+}
+
+impl streams::Host for Waiting<'_> {
+    fn convert_stream_error(&mut self, error: StreamError) -> wasmtime::Result<streams::StreamError> {
+        streams::Host::convert_stream_error(self.table, error)
+    }
+}
+
+impl streams::HostOutputStream for Waiting<'_> {
+    fn drop(&mut self, stream: Resource<DynOutputStream>) -> wasmtime::Result<()> {
+        at_once_or_in_tokio(self.time, stream::HostOutputStream::drop(self.table, stream))?
+    }
+
+    fn check_write(&mut self, stream: Resource<DynOutputStream>) -> StreamResult<u64> {
+        self.reply.collect();
+        stream::HostOutputStream::check_write(self.table, stream)
+    }
+
+    fn write(&mut self, stream: Resource<DynOutputStream>, bytes: Vec<u8>) -> StreamResult<()> {
+        stream::HostOutputStream::write(self.table, stream, bytes)
+    }
+
+    fn blocking_write_and_flush(&mut self, stream: Resource<DynOutputStream>, bytes: Vec<u8>) -> StreamResult<()> {
+        self.reply.collect();
+        let written = stream::HostOutputStream::blocking_write_and_flush(self.table, stream, bytes);
+        at_once_or_in_tokio(self.time, written).map_err(StreamError::Trap)?
+    }
+
+    fn blocking_write_zeroes_and_flush(&mut self, stream: Resource<DynOutputStream>, len: u64) -> StreamResult<()> {
+        self.reply.collect();
+        let written = stream::HostOutputStream::blocking_write_zeroes_and_flush(self.table, stream, len);
+        at_once_or_in_tokio(self.time, written).map_err(StreamError::Trap)?
+    }
+
+    fn subscribe(&mut self, stream: Resource<DynOutputStream>) -> wasmtime::Result<Resource<DynPollable>> {
+        stream::HostOutputStream::subscribe(self.table, stream)
+    }
+
+    fn write_zeroes(&mut self, stream: Resource<DynOutputStream>, len: u64) -> StreamResult<()> {
+        stream::HostOutputStream::write_zeroes(self.table, stream, len)
+    }
+
+    fn flush(&mut self, stream: Resource<DynOutputStream>) -> StreamResult<()> {
+        stream::HostOutputStream::flush(self.table, stream)
+    }
+
+    fn blocking_flush(&mut self, stream: Resource<DynOutputStream>) -> StreamResult<()> {
+        self.reply.collect();
+        let flushed = stream::HostOutputStream::blocking_flush(self.table, stream);
+        at_once_or_in_tokio(self.time, flushed).map_err(StreamError::Trap)?
+    }
+
+    fn splice(&mut self, to: Resource<DynOutputStream>, from: Resource<DynInputStream>, len: u64) -> StreamResult<u64> {
+        self.reply.collect();
+        stream::HostOutputStream::splice(self.table, to, from, len)
+    }
+
+    fn blocking_splice(
+        &mut self,
+        to: Resource<DynOutputStream>,
+        from: Resource<DynInputStream>,
+        len: u64,
+    ) -> StreamResult<u64> {
+        self.reply.collect();
+        let spliced = stream::HostOutputStream::blocking_splice(self.table, to, from, len);
+        at_once_or_in_tokio(self.time, spliced).map_err(StreamError::Trap)?
+    }
+}
+
+impl streams::HostInputStream for Waiting<'_> {
+    fn drop(&mut self, stream: Resource<DynInputStream>) -> wasmtime::Result<()> {
+        at_once_or_in_tokio(self.time, stream::HostInputStream::drop(self.table, stream))?
+    }
+
+    fn read(&mut self, stream: Resource<DynInputStream>, len: u64) -> StreamResult<Vec<u8>> {
+        stream::HostInputStream::read(self.table, stream, len)
+    }
+
+    fn blocking_read(&mut self, stream: Resource<DynInputStream>, len: u64) -> StreamResult<Vec<u8>> {
+        let read = stream::HostInputStream::blocking_read(self.table, stream, len);
+        at_once_or_in_tokio(self.time, read).map_err(StreamError::Trap)?
+    }
+
+    fn skip(&mut self, stream: Resource<DynInputStream>, len: u64) -> StreamResult<u64> {
+        stream::HostInputStream::skip(self.table, stream, len)
+    }
+
+    fn blocking_skip(&mut self, stream: Resource<DynInputStream>, len: u64) -> StreamResult<u64> {
+        let skipped = stream::HostInputStream::blocking_skip(self.table, stream, len);
+        at_once_or_in_tokio(self.time, skipped).map_err(StreamError::Trap)?
+    }
+
+    fn subscribe(&mut self, stream: Resource<DynInputStream>) -> wasmtime::Result<Resource<DynPollable>> {
+        stream::HostInputStream::subscribe(self.table, stream)
+    }
+}
+
+/// The result of a future. Most are ready when they are asked, such as whatever a guest prints: then no runtime is needed, which
+/// otherwise starts threads.
+fn at_once_or_in_tokio<T>(time: &CallTime, future: impl Future<Output = T>) -> wasmtime::Result<T> {
+    let mut future = std::pin::pin!(future);
+    match poll_noop(future.as_mut()) {
+        Some(result) => Ok(result),
+        None => in_tokio(until_deadline(time, future)),
     }
 }
 
 /// Waits for a future, and looks at every tick whether the call is over.
-async fn until_deadline<T>(time: &CallTime, future: impl Future<Output = wasmtime::Result<T>>) -> wasmtime::Result<T> {
+async fn until_deadline<T>(time: &CallTime, future: impl Future<Output = T>) -> wasmtime::Result<T> {
     let mut future = std::pin::pin!(future);
     loop {
         match tokio::time::timeout(TICK, &mut future).await {
-            Ok(result) => return result,
+            Ok(result) => return Ok(result),
             Err(_elapsed) => time.check()?,
         }
     }

@@ -11,15 +11,15 @@ impl Guest for Plugin {
         let count = match guests::state::get(&event.topic) {
             Ok(Some(bytes)) => bytes.try_into().map_or(0, u64::from_le_bytes),
             Ok(None) => 0,
-            Err(error) => return Outcome::Retry(format!("{error:?}")),
+            Err(error) => return guests::retry(format!("{error:?}")),
         };
         if let Err(error) = guests::state::set(&event.topic, &(count + 1).to_le_bytes()) {
-            return Outcome::Retry(format!("{error:?}"));
+            return guests::retry(format!("{error:?}"));
         }
         if count % 16 == 0
             && let Err(error) = guests::publish(&format!("out/{}", event.topic), &event.payload)
         {
-            return Outcome::Retry(format!("{error:?}"));
+            return guests::retry(format!("{error:?}"));
         }
         Outcome::Done
     }

@@ -10,7 +10,7 @@ impl Guest for Plugin {
     fn handle(events: Vec<Event>) -> Vec<Outcome> {
         let one = |event: Event| match guests::state::set(&event.topic, &event.payload) {
             Ok(()) => Outcome::Done,
-            Err(error) => Outcome::Retry(format!("{error:?}")),
+            Err(error) => guests::retry(format!("{error:?}")),
         };
         events.into_iter().map(one).collect()
     }

@@ -1,13 +1,17 @@
 //! Does what each event's payload says, one command a line; how tests drive the host's functions one at a time.
 //!
-//! `set KEY VALUE`, `get KEY`, `delete KEY`, `scan PREFIX AFTER LIMIT` (`-` for no AFTER), `fill KEY BYTES`,
-//! `publish TOPIC PAYLOAD`, `log LEVEL TEXT`, `print TEXT`, `complain TEXT` (stderr), `config KEY`, `show` (the event),
-//! `sleep MS`, `spin`, `look` (around in the system), `exit CODE`, `panic TEXT`, `begin EVENT`, `rollback`, `retry REASON`, `reject REASON`, and `forget` (gives no
-//! outcome). What a command finds out is published to `out/COMMAND`.
+//! State: `set KEY VALUE`, `set-for MS KEY VALUE`, `cas KEY EXPECTED VALUE` (`-` for none), `add KEY AMOUNT`, `get KEY`, `delete KEY`,
+//! `scan PREFIX AFTER LIMIT` (`-` for no AFTER), `fill KEY BYTES`. Broker: `publish TOPIC PAYLOAD`,
+//! `expiring SECONDS TOPIC PAYLOAD`, `request MS TOPIC PAYLOAD`, `disconnect CLIENT`, `retained TOPIC`, `timer NAME AT PAYLOAD`,
+//! `big-timer NAME BYTES`, `schedule NAME CRON`, `cancel NAME`. Around: `log LEVEL TEXT`, `print TEXT`, `complain TEXT` (stderr),
+//! `config KEY`, `secret NAME` (reveals and prints it), `count NAME AMOUNT LABELS` and `gauge NAME VALUE` (labels as `A=B`),
+//! `show` and `captures` (of the event), `sleep MS`, `spin`, `look` (around in the system), `exit CODE`, `panic TEXT`. Transactions:
+//! `begin EVENT`, `rollback`, `retry REASON`, `later MS`, `reject REASON`, and `forget` (gives no outcome). What a command finds out is
+//! published to `out/COMMAND`.
 
 #![cfg(target_arch = "wasm32")]
 
-use guests::{Event, Guest, Outcome, logging, state, transaction};
+use guests::{Event, Guest, Outcome, Property, Retry, broker, logging, metrics, secrets, state, timers, transaction};
 
 struct Plugin;
 
@@ -21,7 +25,11 @@ impl Guest for Plugin {
             for line in commands.lines() {
                 let (command, rest) = line.split_once(' ').unwrap_or((line, ""));
                 match command {
-                    "retry" => outcome = Some(Outcome::Retry(rest.into())),
+                    "retry" => outcome = Some(guests::retry(rest)),
+                    "later" => {
+                        outcome = Some(Outcome::Retry(Retry { reason: String::new(), after_ms: rest.parse().ok() }))
+                    }
+                    "captures" => tell("captures", &format!("{:?} {:?} {:?}", event.captures, event.kind, event.user)),
                     "reject" => outcome = Some(Outcome::Reject(rest.into())),
                     "forget" => outcome = None,
                     "show" => tell("show", &show(&event)),
@@ -51,6 +59,17 @@ fn obey(command: &str, rest: &str) {
         "print" => println!("{rest}"),
         "complain" => eprintln!("{rest}"),
         "config" => tell("config", &format!("{:?}", guests::store::get(first))),
+        "set-for" | "cas" | "add" => change(command, rest),
+        "expiring" | "request" | "disconnect" | "retained" => ask(command, rest),
+        "timer" | "big-timer" | "schedule" | "cancel" => set_timer(command, rest),
+        "count" => {
+            metrics::count(first, &labels(second), second.split(' ').next().map_or(0, |n| n.parse().unwrap_or(0)))
+        }
+        "gauge" => metrics::gauge(first, &[], second.parse().expect("a number")),
+        "secret" => match secrets::get(rest) {
+            Ok(secret) => println!("the secret is {}", secret.reveal()),
+            Err(error) => tell("secret", &format!("{error:?}")),
+        },
         "sleep" => std::thread::sleep(std::time::Duration::from_millis(rest.parse().expect("milliseconds"))),
         "spin" => loop {
             std::hint::black_box(rest);
@@ -62,6 +81,65 @@ fn obey(command: &str, rest: &str) {
         "rollback" => transaction::rollback(),
         _ => panic!("unknown command {command}"),
     }
+}
+
+/// The first words, and the rest.
+fn words<const N: usize>(text: &str) -> [&str; N] {
+    let mut words = text.splitn(N, ' ');
+    std::array::from_fn(|_| words.next().unwrap_or(""))
+}
+
+fn change(command: &str, rest: &str) {
+    let [first, second, third] = words(rest);
+    match command {
+        "set-for" => told("set-for", state::set_for(second, third.as_bytes(), first.parse().expect("milliseconds"))),
+        "add" => tell("add", &format!("{:?}", state::add(first, second.parse().expect("an amount")))),
+        _ => {
+            let value = |text: &str| (text != "-").then(|| text.as_bytes().to_vec());
+            let swapped = state::compare_and_set(first, value(second).as_deref(), value(third).as_deref());
+            tell("cas", &format!("{swapped:?}"));
+        }
+    }
+}
+
+fn ask(command: &str, rest: &str) {
+    let [first, second, third] = words(rest);
+    match command {
+        "expiring" => {
+            let mut message = guests::message(second, third.as_bytes());
+            message.properties.push(Property { name: "message-expiry".into(), value: first.into() });
+            told("expiring", broker::publish(&message));
+        }
+        "request" => {
+            let message = guests::message(second, third.as_bytes());
+            tell("request", &format!("{:?}", broker::request(&message, first.parse().expect("milliseconds"))));
+        }
+        "disconnect" => told("disconnect", broker::disconnect(rest)),
+        _ => match broker::retained(rest) {
+            Ok(Some(message)) => {
+                let text = String::from_utf8_lossy(&message.payload).into_owned();
+                tell("retained", &format!("{} {text} {} {:?}", message.topic, message.retain, message.properties));
+            }
+            other => tell("retained", &format!("{other:?}")),
+        },
+    }
+}
+
+fn set_timer(command: &str, rest: &str) {
+    let [first, second, third] = words(rest);
+    match command {
+        "timer" => told("timer", timers::set(first, second.parse().expect("a time"), third.as_bytes())),
+        "big-timer" => told("big-timer", timers::set(first, 0, &vec![0; second.parse().expect("bytes")])),
+        "schedule" => told("schedule", timers::schedule(first, &rest[first.len() + 1..], b"")),
+        _ => told("cancel", timers::cancel(rest)),
+    }
+}
+
+fn labels(text: &str) -> Vec<metrics::Label> {
+    let pair = |word: &str| {
+        word.split_once('=').map(|(name, value)| metrics::Label { name: name.into(), value: value.into() })
+    };
+    text.split(' ').filter_map(pair).collect()
 }
 
 fn scan(arguments: &str) -> String {

@@ -21,9 +21,9 @@ pub mod bindings {
     });
 }
 
-pub use bindings::exports::vespiary::plugin::handler::{Event, Outcome};
-pub use bindings::vespiary::plugin::types::Qos;
-pub use bindings::vespiary::plugin::{broker, state, transaction};
+pub use bindings::exports::vespiary::plugin::handler::{Event, Outcome, Retry};
+pub use bindings::vespiary::plugin::types::{Message, Property, Qos};
+pub use bindings::vespiary::plugin::{broker, metrics, secrets, state, timers, transaction};
 pub use bindings::wasi::config::store;
 pub use bindings::wasi::logging::logging;
 
@@ -61,13 +61,18 @@ pub trait Guest {
 
 /// Publishes with QoS 1 and without properties.
 pub fn publish(topic: &str, payload: &[u8]) -> Result<(), broker::Error> {
-    broker::publish(&broker::Publication {
-        topic: topic.into(),
-        payload: payload.into(),
-        qos: Qos::AtLeastOnce,
-        retain: false,
-        properties: Vec::new(),
-    })
+    broker::publish(&message(topic, payload))
+}
+
+/// A message with QoS 1 and without properties.
+pub fn message(topic: &str, payload: &[u8]) -> Message {
+    let (topic, payload, properties) = (topic.into(), payload.into(), Vec::new());
+    Message { topic, payload, qos: Qos::AtLeastOnce, retain: false, properties }
+}
+
+/// An event that failed for now, without a wish for when it comes again.
+pub fn retry(reason: impl Into<String>) -> Outcome {
+    Outcome::Retry(Retry { reason: reason.into(), after_ms: None })
 }
 
 /// Exports a [`Guest`] and embeds its manifest.

@@ -77,13 +77,13 @@ impl Broker {
     }
 
     fn drop_expired(&mut self, now: Timestamp, key: SessionKey, entries: &[LoadedEntry], effects: &mut Effects) {
-        let session = &mut self.sessions[key];
         let is_over = |loaded: &&LoadedEntry| loaded.entry.packet_id.is_none() && loaded.content.is_expired(now);
-        for LoadedEntry { sequence, entry, .. } in entries.iter().filter(is_over) {
+        for LoadedEntry { sequence, entry, content, .. } in entries.iter().filter(is_over) {
+            let session = &mut self.sessions[key];
             session.outbound.forget_backlog(entry);
             let (session, message) = (session.id, entry.message);
             effects.record(Change::Dequeued { session, sequence: *sequence, message });
-            effects.drop_counted(DropReason::Expired, 1);
+            self.drop_for(key, DropReason::Expired, content, effects);
         }
     }
 }

@@ -1,5 +1,7 @@
 //! CONNECT: a new session or an old one, takeover, and what is sent again.
 
+use serde_json::json;
+
 use super::Broker;
 use crate::event::{Change, Connect, ConnectionId, Effect, Effects, Packet, Protocol, ReasonCode, SessionId};
 use crate::key::SessionKey;
@@ -23,6 +25,7 @@ impl Broker {
             effects.list.push(Effect::Send { connection, after: effects.since(before), packet });
             return;
         }
+        let existed = self.clients.contains_key(&connect.client_id);
         let resumed = self.take_over(now, &connect, effects);
         let session_expiry_s = connect.session_expiry_s.min(self.limits.session_expiry_s);
         let key = resumed.unwrap_or_else(|| self.add_session(&connect, session_expiry_s > 0, effects));
@@ -32,6 +35,16 @@ impl Broker {
             session_expiry_s: shortened.then_some(session_expiry_s),
             assigned_client_id: connect.client_id_assigned.then(|| connect.client_id.clone()),
         };
+        if existed && resumed.is_some() {
+            self.tell_of_client(&connect.client_id, "session-resumed", || json!({}));
+        } else {
+            self.tell_of_client(&connect.client_id, "session-created", || json!({ "durable": session_expiry_s > 0 }));
+        }
+        self.tell_of_client(&connect.client_id, "connected", || {
+            let protocol = if connect.protocol == Protocol::V3 { "3.1.1" } else { "5.0" };
+            let (user, address) = (connect.user.as_deref(), &*connect.address);
+            json!({ "protocol": protocol, "user": user, "address": address, "clean_start": connect.clean_start })
+        });
         self.attach(key, connection, connect, session_expiry_s, effects);
         let after = effects.since(before).max(self.last_session_removal);
         effects.list.push(Effect::Send { connection, after, packet });
@@ -57,6 +70,9 @@ impl Broker {
     /// that does.
     fn take_over(&mut self, now: Timestamp, connect: &Connect, effects: &mut Effects) -> Option<SessionKey> {
         let key = *self.clients.get(&connect.client_id)?;
+        if self.sessions[key].connection.is_some() {
+            self.tell_of_client(&connect.client_id, "session-taken-over", || json!({}));
+        }
         self.close(now, key, ReasonCode::SessionTakenOver, effects);
         // Closing ends a session that does not outlive its connection.
         let key = *self.clients.get(&connect.client_id)?;

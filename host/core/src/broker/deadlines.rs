@@ -1,4 +1,5 @@
-//! What falls due by time: ends of sessions, delayed wills, events to be handed out again, expired retained messages.
+//! What falls due by time: ends of sessions, delayed wills, events to be handed out again, timers of
+//! plugins, expired retained messages.
 //!
 //! A tick does a bounded amount, so that it does not hold up everybody else; what is left stays due.
 
@@ -17,6 +18,8 @@ pub(super) enum Deadline {
     Expiry(SessionKey),
     /// An event that a plugin failed to handle.
     Retry(SessionKey),
+    /// A timer of a plugin.
+    Timer(SessionKey),
 }
 
 /// Deadlines, and expired retained messages, that one tick does.
@@ -53,6 +56,7 @@ impl Broker {
                     self.sessions[key].plugin_inbox().deadline = None;
                     self.serve(now, key, effects);
                 }
+                Deadline::Timer(key) => self.fire_timers(now, key, effects),
             }
         }
         self.expire_retained(now, effects);
@@ -72,11 +76,13 @@ impl Broker {
     /// Cancels what a session has yet to come.
     pub(super) fn cancel_deadlines(&mut self, key: SessionKey) {
         let session = &mut self.sessions[key];
-        let retry = session.inbox.as_deref_mut().and_then(|inbox| inbox.deadline.take());
+        let inbox = session.inbox.as_deref_mut();
+        let (retry, timer) = inbox.map_or((None, None), |inbox| (inbox.deadline.take(), inbox.timer_deadline.take()));
         let deadlines = [
             session.will_at.take().map(|at| (at, Deadline::Will(key))),
             session.expires_at.take().map(|at| (at, Deadline::Expiry(key))),
             retry.map(|at| (at, Deadline::Retry(key))),
+            timer.map(|at| (at, Deadline::Timer(key))),
         ];
         for deadline in deadlines.into_iter().flatten() {
             self.deadlines.remove(&deadline);
@@ -102,6 +108,11 @@ impl Broker {
             }
         }
         self.resume_handing_on(effects);
+        // What a migration left that did not come to its switch.
+        let plugins: Vec<SessionKey> = self.plugins.values().copied().collect();
+        for key in plugins {
+            self.drop_generation(key, effects);
+        }
     }
 
     /// Goes on with sessions that have ended and whose queues are still to be given to others.

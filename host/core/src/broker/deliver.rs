@@ -68,8 +68,7 @@ impl Broker {
         let session = &mut self.sessions[to.session];
         let message = &parcel.message;
         if session.is_too_large(message, to.qos, to.identifiers.as_deref()) {
-            effects.drop_counted(DropReason::TooLargeForClient, 1);
-            return;
+            return self.drop_for(to.session, DropReason::TooLargeForClient, message, effects);
         }
         session.unwritten_bytes += parcel.weight;
         let packet_id = (to.qos != Qos::AtMostOnce).then(|| session.outbound.window.next_packet_id());
@@ -109,7 +108,7 @@ impl Broker {
 
     fn enqueue(&mut self, now: Timestamp, to: Addressee, parcel: &mut Parcel, effects: &mut Effects) {
         if parcel.message.is_expired(now) {
-            return effects.drop_counted(DropReason::Expired, 1);
+            return self.drop_for(to.session, DropReason::Expired, &parcel.message, effects);
         }
         let key = to.session;
         let durable = self.sessions[key].durable && to.qos != Qos::AtMostOnce;
@@ -119,7 +118,7 @@ impl Broker {
             self.drop_queued(key, DropReason::Expired, effects);
         }
         if self.queue_is_full(key, durable, parcel.weight) {
-            effects.drop_counted(DropReason::QueueFull, 1);
+            self.drop_for(key, DropReason::QueueFull, &parcel.message, effects);
             return self.look_for_expired(now, key, effects);
         }
         if !durable {
@@ -188,7 +187,7 @@ impl Broker {
     fn drop_queued(&mut self, key: SessionKey, reason: DropReason, effects: &mut Effects) {
         if let Some(entry) = self.sessions[key].outbound.pop_queued() {
             self.let_go(key, entry.place, effects);
-            effects.drop_counted(reason, 1);
+            self.drop_for(key, reason, &entry.message, effects);
         }
     }
 
@@ -273,7 +272,7 @@ impl Broker {
         }
         let delivery = Delivery { dup: true, ..entry.delivery(now, Some(packet_id)) };
         if session.is_too_large(&delivery.message, delivery.qos, delivery.subscription_identifiers.as_deref()) {
-            effects.drop_counted(DropReason::TooLargeForClient, 1);
+            self.drop_for(key, DropReason::TooLargeForClient, &delivery.message, effects);
             self.let_go(key, entry.place, effects);
             return true;
         }

@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use serde_json::json;
+
 use super::Broker;
 use super::deadlines::Deadline;
 use super::publish::Origin;
@@ -30,11 +32,14 @@ impl Broker {
         if !disconnect.with_will {
             session.will = None;
         }
-        self.lose_connection(now, key, effects);
+        let reason = if disconnect.with_will { "client, with its will" } else { "client" };
+        self.lose_connection(now, key, reason, effects);
     }
 
-    /// A session's connection is gone.
-    pub(super) fn lose_connection(&mut self, now: Timestamp, key: SessionKey, effects: &mut Effects) {
+    /// A session's connection is gone, for a reason in words.
+    pub(super) fn lose_connection(&mut self, now: Timestamp, key: SessionKey, reason: &str, effects: &mut Effects) {
+        let client = self.sessions[key].client_id.clone();
+        self.tell_of_client(&client, "disconnected", || json!({ "reason": reason }));
         let session = &mut self.sessions[key];
         if let Some(connection) = session.connection.take() {
             self.connections.remove(&connection);
@@ -80,6 +85,7 @@ impl Broker {
         self.cancel_deadlines(key);
         let mut session = self.sessions.remove(key);
         debug_assert!(session.connection.is_none() && session.inbox.is_none());
+        self.tell_of_client(&session.client_id, "session-ended", || json!({}));
         self.clients.remove(&session.client_id);
         if self.clients.capacity() > 1024 && self.clients.len() * 4 <= self.clients.capacity() {
             self.clients.shrink_to(self.clients.len() * 2);

@@ -19,10 +19,12 @@ impl Broker {
             self.check_session(key, session);
             connections += usize::from(session.connection.is_some());
             let retry = session.inbox.as_ref().and_then(|inbox| inbox.deadline);
+            let timer = session.inbox.as_ref().and_then(|inbox| inbox.timer_deadline);
             let own = [
                 session.will_at.map(|at| (at, Deadline::Will(key))),
                 session.expires_at.map(|at| (at, Deadline::Expiry(key))),
                 retry.map(|at| (at, Deadline::Retry(key))),
+                timer.map(|at| (at, Deadline::Timer(key))),
             ];
             deadlines.extend(own.into_iter().flatten());
         }
@@ -45,7 +47,9 @@ impl Broker {
             inbox.check_invariants();
             assert_eq!(self.plugins.get(&inbox.plugin), Some(&key));
             assert!(session.durable && session.connection.is_none() && session.outbound.is_drained());
-            assert!(inbox.len() <= self.limits.inbox_events && inbox.bytes() <= self.limits.inbox_bytes);
+            let put_back = 2 * self.limits.probation_events;
+            assert!(inbox.len() <= self.limits.inbox_events + put_back, "a rollback may go beyond the bound");
+            assert!(inbox.timers.len() <= self.limits.timers);
             assert!(inbox.dead_letters.len() <= self.limits.dead_letters);
             return;
         }

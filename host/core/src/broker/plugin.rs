@@ -1,21 +1,17 @@
-//! Plugins: their inboxes, and what handling a batch comes to.
+//! Plugins come and go: activation, removal, lanes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Broker;
-use super::deadlines::Deadline;
-use super::deliver::Addressee;
-use super::publish::Origin;
-use super::stored::Parcel;
 use crate::event::{
-    Activation, Change, DeadLetter, DropReason, Effect, Effects, Lane, Outcome, PluginName, QueueEntry, ReasonCode,
-    RetainHandling, Sequence, Settlement, SubscriptionOptions,
+    Activation, Change, DropReason, Effect, Effects, Lanes, PluginName, ProbationRecord, ReasonCode, RetainHandling,
+    SessionId, SubscriptionOptions, Timer,
 };
 use crate::key::SessionKey;
-use crate::message::{Message, Qos, Timestamp};
+use crate::message::{Qos, Timestamp};
 use crate::session::Session;
-use crate::session::inbox::{Event, Inbox, Verdict};
+use crate::session::inbox::{Inbox, Probation};
 use crate::topic::TopicFilter;
 
 impl Broker {
@@ -26,11 +22,10 @@ impl Broker {
         activation: Activation,
         effects: &mut Effects,
     ) {
-        let Activation { revision, subscriptions, .. } = activation;
-        let wanted: BTreeMap<TopicFilter, Qos> = subscriptions.into_iter().collect();
         let existing = self.plugins.get(&plugin).copied();
         if (existing.is_none() && self.plugins.len() >= self.limits.plugins)
-            || wanted.len() > self.limits.subscriptions_per_session
+            || activation.subscriptions.len() > self.limits.subscriptions_per_session
+            || activation.schedules.len() > self.limits.timers
         {
             effects.list.push(Effect::PluginRefused { plugin, reason: ReasonCode::QuotaExceeded });
             return;
@@ -38,29 +33,56 @@ impl Broker {
         let key = match existing {
             Some(key) => key,
             None => {
-                let mut session = Session::new(self.identifiers.session(effects), plugin.0.clone());
-                session.inbox = Some(Box::new(Inbox::new(plugin.clone(), revision.clone(), self.seed)));
+                let id = self.identifiers.session(effects);
+                let mut session = Session::new(id, plugin.0.clone());
+                let inbox = Inbox::new(plugin.clone(), activation.revision.clone(), id, self.seed);
+                session.inbox = Some(Box::new(inbox));
                 let key = self.sessions.insert(session);
                 self.plugins.insert(plugin.clone(), key);
                 key
             }
         };
+        let inbox = self.sessions[key].plugin_inbox();
+        let previous = ProbationRecord { revision: inbox.revision.clone(), state: inbox.state };
+        let previous = (activation.probation && existing.is_some()).then_some(previous);
+        let generation = inbox.generation.filter(|_| activation.new_generation);
+        let state = generation.unwrap_or(inbox.state);
+        self.switch(now, key, state, previous, activation, effects);
+    }
+
+    /// Makes a revision active on a generation of the state.
+    pub(super) fn switch(
+        &mut self,
+        now: Timestamp,
+        key: SessionKey,
+        state: SessionId,
+        previous: Option<ProbationRecord>,
+        activation: Activation,
+        effects: &mut Effects,
+    ) {
+        let Activation { revision, subscriptions, lanes, schedules, new_generation: _, probation: _ } = activation;
         let session = self.sessions[key].id;
-        self.sessions[key].plugin_inbox().revision = revision.clone();
+        let inbox = self.sessions[key].plugin_inbox();
+        let plugin = inbox.plugin.clone();
+        inbox.revision = revision.clone();
+        inbox.state = state;
+        inbox.generation = None;
+        inbox.probation = previous.clone().map(|previous| Box::new(Probation::new(previous)));
+        if inbox.arrangement() != lanes {
+            inbox.arrange(lanes);
+        }
         let number = revision.number;
-        effects.record(Change::PluginActivated {
-            plugin: plugin.clone(),
-            session,
-            revision,
-            state: session,
-            probation: None,
-        });
+        let probation = previous.map(Box::new);
+        effects.record(Change::PluginActivated { plugin: plugin.clone(), session, revision, state, probation });
+        let wanted: BTreeMap<TopicFilter, Qos> = subscriptions.into_iter().collect();
         let added = self.set_plugin_subscriptions(key, &wanted, effects);
+        self.set_schedules(key, schedules, effects);
         let after = effects.last_change();
-        effects.list.push(Effect::PluginActivated { plugin, session, state: session, revision: number, after });
+        effects.list.push(Effect::PluginActivated { plugin, session, state, revision: number, after });
         for (filter, qos) in added {
             self.greet(now, key, filter.clone(), plugin_options(*qos), effects);
         }
+        self.refresh_inbox(key);
     }
 
     /// Makes these the subscriptions of a plugin; gives those that are new.
@@ -88,6 +110,25 @@ impl Broker {
         added
     }
 
+    /// Makes these the timers that a plugin's manifest declares. One that is there with the same schedule goes on.
+    fn set_schedules(&mut self, key: SessionKey, schedules: Vec<(Arc<str>, Timer)>, effects: &mut Effects) {
+        let wanted: BTreeMap<Arc<str>, Timer> = schedules.into_iter().collect();
+        let timers = self.sessions[key].plugin_inbox().timers.iter();
+        let gone: Vec<Arc<str>> = timers
+            .filter(|(name, timer)| timer.declared && !wanted.contains_key(*name))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in gone {
+            self.cancel_timer(key, &name, effects);
+        }
+        for (name, timer) in wanted {
+            let current = self.sessions[key].plugin_inbox().timers.get(&name);
+            if !current.is_some_and(|current| current.declared && current.schedule == timer.schedule) {
+                self.set_timer(key, name, timer, effects);
+            }
+        }
+    }
+
     pub(super) fn remove_plugin(&mut self, plugin: PluginName, effects: &mut Effects) {
         let before = effects.last_change();
         if let Some(key) = self.plugins.remove(&plugin) {
@@ -107,216 +148,17 @@ impl Broker {
         effects.list.push(Effect::PluginRemoved { plugin, after: effects.since(before) });
     }
 
-    pub(super) fn take_events(
-        &mut self,
-        now: Timestamp,
-        plugin: &PluginName,
-        _lane: Lane,
-        max: usize,
-        effects: &mut Effects,
-    ) {
-        if let Some(&key) = self.plugins.get(plugin) {
-            self.sessions[key].plugin_inbox().demand = Some(max.max(1));
-            self.serve(now, key, effects);
-        }
-    }
-
-    pub(super) fn cancel_take(&mut self, plugin: PluginName, lane: Lane, effects: &mut Effects) {
+    pub(super) fn arrange_lanes(&mut self, plugin: PluginName, lanes: Lanes, effects: &mut Effects) {
         if let Some(&key) = self.plugins.get(&plugin) {
-            let inbox = self.sessions[key].plugin_inbox();
-            inbox.demand = None;
-            if inbox.is_out() {
-                return;
-            }
+            self.sessions[key].plugin_inbox().arrange(lanes);
             self.refresh_inbox(key);
         }
-        effects.list.push(Effect::TakeCancelled { plugin, lane });
-    }
-
-    pub(super) fn return_events(&mut self, plugin: &PluginName, _lane: Lane) {
-        if let Some(&key) = self.plugins.get(plugin) {
-            self.sessions[key].plugin_inbox().put_back(|_| Verdict::Back);
-            self.refresh_inbox(key);
-        }
-    }
-
-    pub(super) fn settle(
-        &mut self,
-        now: Timestamp,
-        plugin: PluginName,
-        lane: Lane,
-        settlement: Settlement,
-        effects: &mut Effects,
-    ) {
-        let Some(&key) = self.plugins.get(&plugin) else { return };
-        let before = effects.last_change();
-        let session = self.sessions[key].id;
-        let inbox = self.sessions[key].plugin_inbox();
-        if !inbox.is_out() {
-            return;
-        }
-        let Settlement { outcomes, publishes, writes, .. } = settlement;
-        let outcomes: BTreeMap<Sequence, Outcome> = outcomes.into_iter().collect();
-        let left = inbox.put_back(|event| match outcomes.get(&event.sequence) {
-            Some(Outcome::Done | Outcome::DeadLetter(_)) => Verdict::Leave,
-            Some(Outcome::RetryAt(at)) => Verdict::RetryAt(*at),
-            None => Verdict::Back,
-        });
-        for event in left {
-            if let Some(Outcome::DeadLetter(reason)) = outcomes.get(&event.sequence) {
-                let (content, attempts) = (event.message.clone(), event.attempt.saturating_add(1));
-                let letter = DeadLetter { content, reason: reason.clone(), attempts, at: now };
-                self.bury(key, event.sequence, letter, effects);
-            }
-            self.let_go_event(key, &event, effects);
-        }
-        for write in writes {
-            effects.record(Change::StateWritten { state: session, write, undo: false });
-        }
-        for message in publishes {
-            let origin = Origin { session: Some(key), refusable: false };
-            let _ = self.route(now, Arc::new(message), origin, effects);
-        }
-        effects.list.push(Effect::Settled { plugin, lane, after: effects.since(before) });
-        self.refresh_inbox(key);
-    }
-
-    /// Keeps an event as a dead letter; the oldest makes room.
-    fn bury(&mut self, key: SessionKey, sequence: Sequence, letter: DeadLetter, effects: &mut Effects) {
-        let session = self.sessions[key].id;
-        effects.record(Change::DeadLettered { session, sequence, letter });
-        let limit = self.limits.dead_letters;
-        let dead_letters = &mut self.sessions[key].plugin_inbox().dead_letters;
-        dead_letters.insert(sequence);
-        while dead_letters.len() > limit {
-            let Some(sequence) = dead_letters.pop_first() else { break };
-            effects.record(Change::DeadLetterDropped { session, sequence });
-            effects.drop_counted(DropReason::DeadLettersFull, 1);
-        }
-    }
-
-    fn let_go_event(&mut self, key: SessionKey, event: &Event, effects: &mut Effects) {
-        if let Some(message) = event.stored {
-            let (session, sequence) = (self.sessions[key].id, event.sequence);
-            effects.record(Change::Dequeued { session, sequence, message });
-        }
-    }
-
-    /// Whether a plugin's inbox takes one more event of this weight.
-    pub(super) fn fits_inbox(&self, key: SessionKey, weight: usize) -> bool {
-        self.sessions[key].inbox.as_ref().is_some_and(|inbox| {
-            inbox.len() < self.limits.inbox_events && inbox.bytes() + weight <= self.limits.inbox_bytes
-        })
-    }
-
-    pub(super) fn deliver_to_inbox(
-        &mut self,
-        now: Timestamp,
-        to: &Addressee,
-        parcel: &mut Parcel,
-        effects: &mut Effects,
-    ) {
-        let key = to.session;
-        if !self.fits_inbox(key, parcel.weight) {
-            return self.overflow_inbox(now, to, &parcel.message, effects);
-        }
-        let sequence = self.identifiers.sequence(effects);
-        let mut stored = None;
-        if to.qos != Qos::AtMostOnce {
-            let message = parcel.store(&mut self.identifiers, effects);
-            let entry = QueueEntry {
-                message,
-                qos: to.qos,
-                retain: to.retain,
-                subscription_identifiers: None,
-                packet_id: None,
-                share: to.share,
-                weight: parcel.noted_weight(),
-                replayed: false,
-            };
-            effects.record(Change::Queued { session: self.sessions[key].id, sequence, entry });
-            stored = Some(message);
-        }
-        let inbox = self.sessions[key].plugin_inbox();
-        inbox.push(Event {
-            message: parcel.message.clone(),
-            sequence,
-            stored,
-            share: to.share,
-            qos: to.qos,
-            retain: to.retain,
-            attempt: 0,
-            not_before: Timestamp(0),
-        });
-        self.wake(key);
-    }
-
-    /// A message that nobody keeps for a full inbox: at QoS 1 and 2 it becomes a dead letter, unless it stays retained.
-    fn overflow_inbox(&mut self, now: Timestamp, to: &Addressee, message: &Arc<Message>, effects: &mut Effects) {
-        effects.drop_counted(DropReason::InboxFull, 1);
-        if to.qos != Qos::AtMostOnce && !to.retain {
-            let sequence = self.identifiers.sequence(effects);
-            let reason = "the inbox is full".into();
-            let letter = DeadLetter { content: message.clone(), reason, attempts: 0, at: now };
-            self.bury(to.session, sequence, letter, effects);
-        }
-    }
-
-    /// Notes that a plugin that waits for events has got some.
-    fn wake(&mut self, key: SessionKey) {
-        let inbox = self.sessions[key].plugin_inbox();
-        if inbox.demand.is_some() && !inbox.is_out() && !inbox.woken {
-            inbox.woken = true;
-            self.woken.push(key);
-        }
-    }
-
-    pub(super) fn serve_woken(&mut self, now: Timestamp, effects: &mut Effects) {
-        for key in std::mem::take(&mut self.woken) {
-            self.sessions[key].plugin_inbox().woken = false;
-            self.serve(now, key, effects);
-        }
-    }
-
-    /// Hands out a batch if the plugin waits for one and there is one.
-    pub(super) fn serve(&mut self, now: Timestamp, key: SessionKey, effects: &mut Effects) {
-        let inbox = self.sessions[key].plugin_inbox();
-        if let Some(max) = inbox.demand.filter(|_| !inbox.is_out()) {
-            let taken = inbox.take(now, max, self.limits.batch_bytes);
-            if !taken.events.is_empty() {
-                inbox.demand = None;
-                let plugin = inbox.plugin.clone();
-                effects.list.push(Effect::Events { plugin, lane: Lane(0), events: taken.events });
-            }
-            for event in &taken.expired {
-                self.let_go_event(key, event, effects);
-                effects.drop_counted(DropReason::Expired, 1);
-            }
-        }
-        self.refresh_inbox(key);
-    }
-
-    /// Sees to it that the broker looks at an inbox when it has something to hand out.
-    fn refresh_inbox(&mut self, key: SessionKey) {
-        let inbox = self.sessions[key].plugin_inbox();
-        let waits = inbox.demand.is_some() && !inbox.is_out();
-        let wanted = if waits { inbox.next_due() } else { None };
-        let has_ready = inbox.has_ready();
-        let current = std::mem::replace(&mut inbox.deadline, wanted);
-        if current != wanted {
-            if let Some(at) = current {
-                self.deadlines.remove(&(at, Deadline::Retry(key)));
-            }
-            self.deadlines.extend(wanted.map(|at| (at, Deadline::Retry(key))));
-        }
-        if has_ready {
-            self.wake(key);
-        }
+        effects.list.push(Effect::LanesArranged { plugin });
     }
 }
 
 /// Options of a plugin's subscriptions. It may hear what it publishes itself.
-fn plugin_options(maximum_qos: Qos) -> SubscriptionOptions {
+pub(super) fn plugin_options(maximum_qos: Qos) -> SubscriptionOptions {
     SubscriptionOptions {
         maximum_qos,
         no_local: false,

@@ -8,8 +8,8 @@ use super::Broker;
 use super::deliver::Addressee;
 use super::stored::Parcel;
 use crate::event::{
-    AcknowledgeStep, Change, ChangeNumber, Effect, Effects, Packet, PacketId, Protocol, Publish, ReasonCode,
-    ShareNumber,
+    AcknowledgeStep, Change, ChangeNumber, Effect, Effects, Packet, PacketId, Protocol, Publish, REPLY_TOPICS,
+    ReasonCode, ShareNumber,
 };
 use crate::key::{GroupKey, SessionKey, SubscriptionKey};
 use crate::message::{Message, Qos, Timestamp};
@@ -168,6 +168,9 @@ impl Broker {
         origin: Origin,
         effects: &mut Effects,
     ) -> ReasonCode {
+        if message.topic.is_reserved() && message.topic.levels().next() == Some(REPLY_TOPICS) {
+            return self.route_reply(now, &message, origin.refusable, effects);
+        }
         let mut routing = std::mem::take(&mut self.routing);
         let with_inbox = self.choose_targets(&message, origin.session, &mut routing);
         if origin.refusable

@@ -8,14 +8,14 @@ use std::sync::Arc;
 use super::Broker;
 use super::stored::Identifiers;
 use crate::event::{
-    Change, ChangeNumber, PluginName, QueueEntry, Revision, Sequence, SessionId, SessionRecord, SubscriptionRecord,
+    Change, ChangeNumber, PluginName, QueueEntry, Sequence, SessionId, SessionRecord, SubscriptionRecord,
 };
 use crate::key::SessionKey;
-use crate::ledger::{KeptSession, Ledger};
+use crate::ledger::{KeptPlugin, KeptSession, Ledger};
 use crate::limits::Limits;
 use crate::message::{Message, MessageId, Timestamp};
 use crate::session::Session;
-use crate::session::inbox::{Event, Inbox};
+use crate::session::inbox::{Event, Inbox, Probation};
 use crate::topic::TopicFilter;
 
 impl Broker {
@@ -28,11 +28,11 @@ impl Broker {
         for message in ledger.retained.into_values() {
             broker.retained.insert(message);
         }
-        let plugins: BTreeMap<SessionId, (PluginName, Revision)> =
-            ledger.plugins.into_iter().map(|(plugin, (session, revision))| (session, (plugin, revision))).collect();
+        let mut plugins: BTreeMap<SessionId, (PluginName, KeptPlugin)> =
+            ledger.plugins.into_iter().map(|(plugin, kept)| (kept.session, (plugin, kept))).collect();
         for (id, mut kept) in ledger.sessions {
-            match (kept.record.take(), plugins.get(&id)) {
-                (_, Some(plugin)) => broker.restore_plugin(id, plugin, kept, &ledger.messages),
+            match (kept.record.take(), plugins.remove(&id)) {
+                (_, Some(plugin)) => broker.restore_plugin(plugin, kept, &ledger.messages),
                 (Some(record), None) => broker.restore_session(id, *record, kept),
                 (None, None) => {}
             }
@@ -64,16 +64,14 @@ impl Broker {
 
     fn restore_plugin(
         &mut self,
-        id: SessionId,
-        (plugin, revision): &(PluginName, Revision),
+        (plugin, found): (PluginName, KeptPlugin),
         kept: KeptSession,
         messages: &BTreeMap<MessageId, (Arc<Message>, u64)>,
     ) {
-        let mut inbox = Inbox::new(plugin.clone(), revision.clone(), self.seed);
-        inbox.dead_letters = kept.dead_letters.into_keys().collect();
-        for (sequence, (entry, _)) in kept.queue {
-            let Some((message, _)) = messages.get(&entry.message) else { continue };
-            inbox.push(Event {
+        let KeptPlugin { session: id, revision, state, probation, generation } = found;
+        let event = |sequence: Sequence, entry: QueueEntry| {
+            let (message, _) = messages.get(&entry.message)?;
+            Some(Event {
                 message: message.clone(),
                 sequence,
                 stored: Some(entry.message),
@@ -82,13 +80,31 @@ impl Broker {
                 retain: entry.retain,
                 attempt: 0,
                 not_before: Timestamp(0),
-            });
+                replayed: entry.replayed,
+            })
+        };
+        let mut inbox = Inbox::new(plugin.clone(), revision, id, self.seed);
+        inbox.state = state;
+        inbox.generation = generation;
+        inbox.dead_letters = kept.dead_letters.into_keys().collect();
+        for event in kept.queue.into_iter().filter_map(|(sequence, (entry, _))| event(sequence, entry)) {
+            inbox.push(event);
+        }
+        if let Some(previous) = probation {
+            let mut probation = Probation::new(*previous);
+            let handled = kept.handled.into_iter().filter_map(|(sequence, entry)| event(sequence, entry));
+            handled.for_each(|event| probation.keep(event));
+            inbox.probation = Some(Box::new(probation));
+        }
+        for (name, timer) in kept.timers {
+            inbox.timers.set(name, timer);
         }
         let mut session = Session::new(id, plugin.0.clone());
         session.inbox = Some(Box::new(inbox));
         let key = self.sessions.insert(session);
-        self.plugins.insert(plugin.clone(), key);
+        self.plugins.insert(plugin, key);
         self.restore_subscriptions(key, kept.subscriptions);
+        self.refresh_timers(key);
     }
 
     fn restore_subscriptions(&mut self, key: SessionKey, subscriptions: BTreeMap<TopicFilter, SubscriptionRecord>) {
@@ -104,7 +120,8 @@ impl Broker {
     /// knows only the numbers ([`Self::dead_letters`]); they are left out.
     pub fn durable_state(&self) -> Vec<Change> {
         let mut changes = vec![Change::IdentifiersReserved { below: self.identifiers.reserved_below() }];
-        let events = self.sessions.iter().filter_map(|(_, session)| session.inbox.as_deref()).flat_map(Inbox::iter);
+        let inboxes = self.sessions.iter().filter_map(|(_, session)| session.inbox.as_deref());
+        let events = inboxes.flat_map(|inbox| inbox.iter().chain(inbox.handled()));
         let messages: BTreeMap<MessageId, &Arc<Message>> =
             events.filter_map(|event| Some((event.stored?, &event.message))).collect();
         let stored = messages.into_iter();
@@ -126,16 +143,17 @@ impl Broker {
 
     fn durable_session(&self, session: &Session, changes: &mut Vec<Change>) {
         let id = session.id;
-        changes.push(match &session.inbox {
-            Some(inbox) => Change::PluginActivated {
-                plugin: inbox.plugin.clone(),
-                session: id,
-                revision: inbox.revision.clone(),
-                state: id,
-                probation: None,
-            },
-            None => Change::SessionStored { session: id, record: session.record() },
-        });
+        match &session.inbox {
+            Some(inbox) => {
+                let (plugin, revision, state) = (inbox.plugin.clone(), inbox.revision.clone(), inbox.state);
+                let probation = inbox.probation.as_ref().map(|probation| Box::new(probation.previous.clone()));
+                changes.push(Change::PluginActivated { plugin, session: id, revision, state, probation });
+                let plugin = &inbox.plugin;
+                let begun = |state| Change::GenerationBegun { plugin: plugin.clone(), state };
+                changes.extend(inbox.generation.map(begun));
+            }
+            None => changes.push(Change::SessionStored { session: id, record: session.record() }),
+        }
         let heirs = session.heirs.iter().flat_map(|heirs| heirs.iter());
         let heirs = heirs.map(|(filter, subscription)| (filter.clone(), *subscription));
         let own = session.subscriptions.iter();
@@ -147,9 +165,14 @@ impl Broker {
         }));
         match &session.inbox {
             Some(inbox) => {
-                let events: BTreeMap<Sequence, QueueEntry> = inbox.iter().filter_map(inbox_entry).collect();
+                let timers = inbox.timers.iter().map(|(name, timer)| (name.clone(), timer.clone()));
+                changes.extend(timers.map(|(name, timer)| Change::TimerSet { session: id, name, timer }));
+                let events: BTreeMap<Sequence, QueueEntry> =
+                    inbox.iter().chain(inbox.handled()).filter_map(inbox_entry).collect();
                 let events = events.into_iter();
                 changes.extend(events.map(|(sequence, entry)| Change::Queued { session: id, sequence, entry }));
+                let handled: BTreeSet<Sequence> = inbox.handled().map(|event| event.sequence).collect();
+                changes.extend(handled.into_iter().map(|sequence| Change::Kept { session: id, sequence }));
             }
             None => {
                 let (messages, bytes) = session.outbound.on_disk();
@@ -178,7 +201,7 @@ fn inbox_entry(event: &Event) -> Option<(Sequence, QueueEntry)> {
         packet_id: None,
         share: event.share,
         weight: u32::try_from(event.message.weight()).unwrap_or(u32::MAX),
-        replayed: false,
+        replayed: event.replayed,
     };
     Some((event.sequence, entry))
 }

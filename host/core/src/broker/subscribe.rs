@@ -2,6 +2,8 @@
 
 use std::num::NonZeroU16;
 
+use serde_json::json;
+
 use super::Broker;
 use crate::event::{
     Change, Effect, Effects, Packet, PacketId, ReasonCode, RetainHandling, ShareNumber, Subscribe, SubscriptionOptions,
@@ -23,6 +25,14 @@ impl Broker {
                 let is_new = self.add_subscription(key, &filter, options, identifier, effects)?;
                 Ok((filter, options, is_new))
             });
+            if let Ok((filter, options, is_new)) = &outcome {
+                let client = self.sessions[key].client_id.clone();
+                self.tell_of_client(
+                    &client,
+                    "subscribed",
+                    || json!({ "filter": filter.as_str(), "qos": options.maximum_qos as u8, "new": is_new }),
+                );
+            }
             reasons.push(match &outcome {
                 Ok((_, options, _)) => granted(options.maximum_qos),
                 Err(reason) => *reason,
@@ -107,6 +117,10 @@ impl Broker {
     ) {
         let before = effects.last_change();
         let reasons = filters.iter().map(|filter| self.remove_subscription(key, filter, effects)).collect();
+        let client = self.sessions[key].client_id.clone();
+        for filter in filters {
+            self.tell_of_client(&client, "unsubscribed", || json!({ "filter": filter.as_str() }));
+        }
         if let Some(connection) = self.sessions[key].connection {
             let packet = Packet::Unsuback { packet_id, reasons };
             effects.list.push(Effect::Send { connection, after: effects.since(before), packet });

@@ -143,6 +143,8 @@ pub enum DropReason {
     RetainedFull,
     /// A plugin's dead letters are full; the oldest went.
     DeadLettersFull,
+    /// A plugin has as many timers as it may; the one that it set is not there.
+    TimersFull,
     /// A plugin that was removed still had events waiting.
     PluginRemoved,
     /// Nothing can be made durable at present, and the publish cannot be refused: it is delivered and not retained, or
@@ -152,13 +154,14 @@ pub enum DropReason {
 
 impl DropReason {
     /// Every reason, in the order of their declaration, with a name for counters.
-    pub const ALL: [(Self, &'static str); 8] = [
+    pub const ALL: [(Self, &'static str); 9] = [
         (Self::QueueFull, "queue_full"),
         (Self::Expired, "expired"),
         (Self::TooLargeForClient, "too_large_for_client"),
         (Self::InboxFull, "inbox_full"),
         (Self::RetainedFull, "retained_full"),
         (Self::DeadLettersFull, "dead_letters_full"),
+        (Self::TimersFull, "timers_full"),
         (Self::PluginRemoved, "plugin_removed"),
         (Self::StorageFailed, "storage_failed"),
     ];

@@ -174,6 +174,8 @@ impl<'a> Chaos<'a> {
             inbox_bytes: choices.below(200),
             batch_bytes: choices.below(100),
             dead_letters: choices.below(3),
+            timers: 3,
+            probation_events: 3,
             fan_out_at_once: choices.below(3),
             fan_out_per_turn: choices.below(3),
             shared_strategy: [

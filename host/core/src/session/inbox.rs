@@ -1,20 +1,23 @@
-//! A plugin's inbox: the queue of a session that has a plugin in place of a client.
+//! A plugin's inbox: the queue of a session that has a plugin in place of a client, with all else that the broker keeps
+//! for a plugin.
 //!
-//! Events are handed out in batches, at most one at a time. An event that failed waits for its time, and the events
-//! after it on the same topic wait behind it, apart; other topics flow. The order of events on a topic holds:
-//! what is `held` of a topic is older than what is `ready` of it.
-//!
-//! Invariants: a held topic either is scheduled, or has an event in the batch that is out.
+//! Events are spread over [lanes](lane) by their key, so that those of one key are in one lane, in order, while several
+//! batches are out at the same time. What the broker knows beside the events: timers, the numbers of dead letters, the
+//! generations of the state, and what a revision on probation has handled.
 
-use std::collections::{BTreeSet, VecDeque};
+mod lane;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
-use hashbrown::HashMap;
 
-use crate::event::{InboxEvent, PluginName, Revision, Sequence, ShareNumber};
+use self::lane::InboxLane;
+use crate::event::{
+    EventKey, InboxEvent, Lane, Lanes, PluginName, ProbationRecord, Revision, Sequence, SessionId, ShareNumber, Timer,
+};
 use crate::message::{Message, MessageId, Qos, Timestamp};
-use crate::topic::Topic;
 
 /// An event in an inbox.
 #[derive(Debug, Clone)]
@@ -35,15 +38,8 @@ pub(crate) struct Event {
     pub(crate) attempt: u32,
     /// When it may be handed out (again).
     pub(crate) not_before: Timestamp,
-}
-
-/// Events of one topic that wait behind one that failed.
-#[derive(Debug, Default)]
-struct Held {
-    /// The events, in order.
-    events: VecDeque<Event>,
-    /// Whether `due` names the first of them.
-    scheduled: bool,
+    /// Whether a revision that was rolled back has handled it before.
+    pub(crate) replayed: bool,
 }
 
 /// A plugin's inbox.
@@ -53,35 +49,54 @@ pub(crate) struct Inbox {
     pub(crate) plugin: PluginName,
     /// Its active revision.
     pub(crate) revision: Revision,
+    /// The generation of its state in use.
+    pub(crate) state: SessionId,
+    /// A further generation of its state, not in use.
+    pub(crate) generation: Option<SessionId>,
+    /// What the revision may have to give back, while it is on probation.
+    pub(crate) probation: Option<Box<Probation>>,
     /// Numbers of the dead letters kept, oldest first.
     pub(crate) dead_letters: BTreeSet<Sequence>,
-    /// How many events the plugin asked for, if it waits for some.
-    pub(crate) demand: Option<usize>,
+    /// Its timers.
+    pub(crate) timers: Timers,
     /// Whether the broker already knows that it has to look here at the end of the turn.
     pub(crate) woken: bool,
     /// When the broker looks here for an event to be handed out again.
     pub(crate) deadline: Option<Timestamp>,
-    /// Events that wait behind none.
-    ready: VecDeque<Event>,
-    /// Topics with an event that failed.
-    held: HashMap<Topic, Held, FixedState>,
-    /// When the first event of each held topic may be handed out.
-    due: BTreeSet<(Timestamp, Sequence, Topic)>,
-    /// The batch that is out.
-    out: Vec<Event>,
-    /// Events in all of these.
+    /// When the broker looks here for a timer.
+    pub(crate) timer_deadline: Option<Timestamp>,
+    /// How events are spread.
+    arrangement: Lanes,
+    /// The lanes.
+    lanes: Vec<InboxLane>,
+    /// Decides which key is in which lane.
+    hasher: FixedState,
+    /// Seed of the lanes' tables.
+    seed: u64,
+    /// Events in all lanes.
     count: usize,
     /// Their weight.
     bytes: usize,
 }
 
-/// What a batch may still take.
+/// What a revision on probation may have to give back.
 #[derive(Debug)]
-struct Room {
-    /// Events.
-    events: usize,
-    /// Weight; the last event may exceed it.
-    bytes: usize,
+pub(crate) struct Probation {
+    /// What to go back to.
+    pub(crate) previous: ProbationRecord,
+    /// Events that it has handled.
+    pub(crate) handled: Vec<Event>,
+    /// Their weight.
+    pub(crate) handled_bytes: usize,
+    /// Events that it has given up, while the process lives; they are dead letters.
+    pub(crate) given_up: Vec<Event>,
+}
+
+/// Timers by name and by time.
+#[derive(Debug, Default)]
+pub(crate) struct Timers {
+    by_name: BTreeMap<Arc<str>, Timer>,
+    by_time: BTreeSet<(Timestamp, Arc<str>)>,
 }
 
 /// What [`Inbox::take`] found.
@@ -91,191 +106,6 @@ pub(crate) struct Taken {
     pub(crate) events: Vec<InboxEvent>,
     /// Events that expired before they were handed out; they have left the inbox.
     pub(crate) expired: Vec<Event>,
-}
-
-impl Inbox {
-    /// An empty inbox.
-    pub(crate) fn new(plugin: PluginName, revision: Revision, seed: u64) -> Self {
-        Self {
-            plugin,
-            revision,
-            dead_letters: BTreeSet::new(),
-            demand: None,
-            woken: false,
-            deadline: None,
-            ready: VecDeque::new(),
-            held: HashMap::with_hasher(FixedState::with_seed(seed)),
-            due: BTreeSet::new(),
-            out: Vec::new(),
-            count: 0,
-            bytes: 0,
-        }
-    }
-
-    /// Events in the inbox, those of the batch that is out included.
-    pub(crate) fn len(&self) -> usize {
-        self.count
-    }
-
-    /// Their weight in bytes.
-    pub(crate) fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// Whether a batch is out.
-    pub(crate) fn is_out(&self) -> bool {
-        !self.out.is_empty()
-    }
-
-    /// Whether there may be something to hand out without waiting for a time.
-    pub(crate) fn has_ready(&self) -> bool {
-        !self.ready.is_empty()
-    }
-
-    /// Events that failed and wait for their time, or behind one that does.
-    pub(crate) fn retrying(&self) -> usize {
-        self.due.len()
-    }
-
-    /// When the next event that failed may be handed out again.
-    pub(crate) fn next_due(&self) -> Option<Timestamp> {
-        self.due.first().map(|&(at, ..)| at)
-    }
-
-    /// Appends an event.
-    pub(crate) fn push(&mut self, event: Event) {
-        self.count += 1;
-        self.bytes += event.message.weight();
-        self.ready.push_back(event);
-    }
-
-    /// Takes up to `max` events out as a batch, of about this weight at most. No batch may be out.
-    pub(crate) fn take(&mut self, now: Timestamp, max: usize, max_bytes: usize) -> Taken {
-        debug_assert!(self.out.is_empty());
-        let mut room = Room { events: max, bytes: max_bytes.max(1) };
-        let mut expired = Vec::new();
-        while room.is_left() && self.next_due().is_some_and(|at| at <= now) {
-            if let Some((_, _, topic)) = self.due.pop_first() {
-                self.take_held(topic, now, &mut room, &mut expired);
-            }
-        }
-        while room.is_left() {
-            let Some(event) = self.ready.pop_front() else { break };
-            if !self.held.is_empty()
-                && let Some(held) = self.held.get_mut(&event.message.topic)
-            {
-                held.events.push_back(event);
-            } else if event.message.is_expired(now) {
-                expired.push(event);
-            } else {
-                room.take(&event);
-                self.out.push(event);
-            }
-        }
-        for event in &expired {
-            self.count -= 1;
-            self.bytes -= event.message.weight();
-        }
-        Taken { events: self.out.iter().map(Event::hand_out).collect(), expired }
-    }
-
-    /// Takes events of one held topic. An event that failed before goes without those that follow it.
-    fn take_held(&mut self, topic: Topic, now: Timestamp, room: &mut Room, expired: &mut Vec<Event>) {
-        let Some(held) = self.held.get_mut(&topic) else { return };
-        held.scheduled = false;
-        let before = self.out.len();
-        while room.is_left()
-            && let Some(event) = held.events.pop_front_if(|event| event.not_before <= now)
-        {
-            let failed_before = event.attempt > 0;
-            if event.message.is_expired(now) && !failed_before {
-                expired.push(event);
-                continue;
-            }
-            room.take(&event);
-            self.out.push(event);
-            if failed_before {
-                break;
-            }
-        }
-        if self.out.len() == before {
-            self.schedule(&topic);
-        }
-    }
-
-    /// Schedules a held topic that has no event out; ends the holding where nothing is left.
-    fn schedule(&mut self, topic: &Topic) {
-        let Some(held) = self.held.get_mut(topic).filter(|held| !held.scheduled) else { return };
-        match held.events.front() {
-            Some(first) => {
-                held.scheduled = true;
-                self.due.insert((first.not_before, first.sequence, topic.clone()));
-            }
-            None => {
-                self.held.remove(topic);
-            }
-        }
-    }
-
-    /// Ends the batch. `verdict` says of each event whether it leaves (`None`) or goes back, and not before when.
-    pub(crate) fn put_back(&mut self, verdict: impl Fn(&Event) -> Verdict) -> Vec<Event> {
-        let batch = std::mem::take(&mut self.out);
-        let topics: Vec<Topic> = batch.iter().map(|event| event.message.topic.clone()).collect();
-        let mut left = Vec::new();
-        for mut event in batch.into_iter().rev() {
-            match verdict(&event) {
-                Verdict::Leave => {
-                    self.count -= 1;
-                    self.bytes -= event.message.weight();
-                    left.push(event);
-                }
-                Verdict::Back => match self.held.get_mut(&event.message.topic) {
-                    Some(held) => held.events.push_front(event),
-                    None => self.ready.push_front(event),
-                },
-                Verdict::RetryAt(at) => {
-                    event.attempt = event.attempt.saturating_add(1);
-                    event.not_before = at;
-                    self.held.entry(event.message.topic.clone()).or_default().events.push_front(event);
-                }
-            }
-        }
-        for topic in &topics {
-            self.schedule(topic);
-        }
-        left.reverse();
-        left
-    }
-
-    /// All events, in no particular order.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Event> {
-        let held = self.due.iter().map(|(_, _, topic)| topic).chain(self.unscheduled());
-        let held = held.filter_map(|topic| self.held.get(topic)).flat_map(|held| &held.events);
-        self.ready.iter().chain(&self.out).chain(held)
-    }
-
-    /// Held topics that are not scheduled: each has an event in the batch that is out.
-    fn unscheduled(&self) -> impl Iterator<Item = &Topic> {
-        let mut topics: BTreeSet<&Topic> = self.out.iter().map(|event| &event.message.topic).collect();
-        topics.retain(|topic| self.held.get(*topic).is_some_and(|held| !held.scheduled));
-        topics.into_iter()
-    }
-
-    /// Panics where an invariant does not hold.
-    pub(crate) fn check_invariants(&self) {
-        assert_eq!(self.iter().count(), self.count);
-        assert_eq!(self.iter().map(|event| event.message.weight()).sum::<usize>(), self.bytes);
-        assert_eq!(self.due.len() + self.unscheduled().count(), self.held.len());
-        for (at, sequence, topic) in &self.due {
-            let first = self.held.get(topic).and_then(|held| held.events.front()).expect("a held topic has events");
-            assert_eq!((first.not_before, first.sequence), (*at, *sequence));
-        }
-        for topic in self.due.iter().map(|(_, _, topic)| topic).chain(self.unscheduled()) {
-            let held = &self.held[topic].events;
-            assert!(held.iter().map(|event| event.sequence).is_sorted(), "held events keep their order");
-        }
-        assert!(self.ready.iter().map(|event| event.sequence).is_sorted(), "ready events keep their order");
-    }
 }
 
 /// What becomes of an event of a batch.
@@ -289,14 +119,246 @@ pub(crate) enum Verdict {
     RetryAt(Timestamp),
 }
 
-impl Room {
-    fn is_left(&self) -> bool {
-        self.events > 0 && self.bytes > 0
+impl Inbox {
+    /// An empty inbox with one lane, whose plugin keeps its state under the name of its session.
+    pub(crate) fn new(plugin: PluginName, revision: Revision, session: SessionId, seed: u64) -> Self {
+        let arrangement = Lanes::default();
+        Self {
+            plugin,
+            revision,
+            state: session,
+            generation: None,
+            probation: None,
+            dead_letters: BTreeSet::new(),
+            timers: Timers::default(),
+            woken: false,
+            deadline: None,
+            timer_deadline: None,
+            lanes: vec![InboxLane::new(arrangement.key, seed)],
+            arrangement,
+            hasher: FixedState::with_seed(seed),
+            seed,
+            count: 0,
+            bytes: 0,
+        }
     }
 
-    fn take(&mut self, event: &Event) {
-        self.events -= 1;
-        self.bytes = self.bytes.saturating_sub(event.message.weight());
+    /// Events in the inbox, those of the batches that are out included.
+    pub(crate) fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Their weight in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// How events are spread.
+    pub(crate) fn arrangement(&self) -> Lanes {
+        self.arrangement
+    }
+
+    /// Whether a batch is out.
+    pub(crate) fn is_out(&self) -> bool {
+        self.lanes.iter().any(InboxLane::is_out)
+    }
+
+    /// Whether a batch of this lane is out.
+    pub(crate) fn lane_is_out(&self, lane: Lane) -> bool {
+        self.lanes.get(usize::from(lane.0)).is_some_and(InboxLane::is_out)
+    }
+
+    /// Whether a lane waits for events that may be there.
+    pub(crate) fn has_ready(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.waits() && lane.has_ready())
+    }
+
+    /// Keys with an event that failed and waits for its time.
+    pub(crate) fn retrying(&self) -> usize {
+        self.lanes.iter().map(InboxLane::retrying).sum()
+    }
+
+    /// When the next event that failed may be handed out to a lane that waits.
+    pub(crate) fn next_due(&self) -> Option<Timestamp> {
+        self.lanes.iter().filter(|lane| lane.waits()).filter_map(InboxLane::next_due).min()
+    }
+
+    /// Sets or forgets what a lane asks for; gives `false` where there is no such lane.
+    pub(crate) fn ask(&mut self, lane: Lane, demand: Option<usize>) -> bool {
+        let lane = self.lanes.get_mut(usize::from(lane.0));
+        lane.map(|lane| lane.demand = demand).is_some()
+    }
+
+    /// Appends an event; says whether its lane waits for one.
+    pub(crate) fn push(&mut self, event: Event) -> bool {
+        self.count += 1;
+        self.bytes += event.message.weight();
+        let lane = self.lane_of(&event.message);
+        self.lanes[lane].push(event);
+        self.lanes[lane].waits()
+    }
+
+    /// Lanes that wait for events.
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = Lane> + use<> {
+        let waiting: smallvec::SmallVec<[Lane; 4]> =
+            self.lanes.iter().zip(0..).filter(|(lane, _)| lane.waits()).map(|(_, number)| Lane(number)).collect();
+        waiting.into_iter()
+    }
+
+    /// Takes what a lane asks for out as a batch, of about this weight at most. Its demand is met if there is one.
+    pub(crate) fn take(&mut self, now: Timestamp, lane: Lane, max_bytes: usize) -> Taken {
+        let lane = &mut self.lanes[usize::from(lane.0)];
+        let Some(max) = lane.demand.filter(|_| !lane.is_out()) else { return Taken::default() };
+        let taken = lane.take(now, max, max_bytes);
+        if !taken.events.is_empty() {
+            lane.demand = None;
+        }
+        self.leave(&taken.expired);
+        taken
+    }
+
+    /// Ends a lane's batch. `verdict` says of each event what becomes of it; gives those that leave, in order.
+    pub(crate) fn put_back(&mut self, lane: Lane, verdict: impl Fn(&Event) -> Verdict) -> Vec<Event> {
+        let Some(lane) = self.lanes.get_mut(usize::from(lane.0)) else { return Vec::new() };
+        let left = lane.put_back(verdict);
+        self.leave(&left);
+        left
+    }
+
+    /// Spreads events in another way. Batches that are out are put back, and demands forgotten.
+    pub(crate) fn arrange(&mut self, lanes: Lanes) {
+        let lanes = Lanes { count: lanes.count.max(1), ..lanes };
+        let events = self.take_all();
+        let number = usize::from(lanes.count) + usize::from(lanes.canary_percent > 0);
+        self.arrangement = lanes;
+        self.lanes = (0..number).map(|_| InboxLane::new(lanes.key, self.seed)).collect();
+        self.take_in(events);
+    }
+
+    /// Adds events that belong among those that are there.
+    pub(crate) fn insert(&mut self, events: impl IntoIterator<Item = Event>) {
+        let mut all = self.take_all();
+        for event in events {
+            self.count += 1;
+            self.bytes += event.message.weight();
+            all.insert(event.sequence, event);
+        }
+        self.take_in(all);
+    }
+
+    /// All events, in no particular order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Event> {
+        self.lanes.iter().flat_map(InboxLane::iter)
+    }
+
+    /// Events that were handled on probation; they are not in the inbox.
+    pub(crate) fn handled(&self) -> impl Iterator<Item = &Event> {
+        self.probation.iter().flat_map(|probation| &probation.handled)
+    }
+
+    fn leave(&mut self, events: &[Event]) {
+        for event in events {
+            self.count -= 1;
+            self.bytes -= event.message.weight();
+        }
+    }
+
+    fn take_all(&mut self) -> BTreeMap<Sequence, Event> {
+        let mut events = BTreeMap::new();
+        for lane in &mut self.lanes {
+            let demand = lane.demand;
+            let empty = InboxLane::new(self.arrangement.key, self.seed);
+            let full = std::mem::replace(lane, empty);
+            lane.demand = demand;
+            events.extend(full.into_events().map(|event| (event.sequence, event)));
+        }
+        events
+    }
+
+    fn take_in(&mut self, events: BTreeMap<Sequence, Event>) {
+        for event in events.into_values() {
+            let lane = self.lane_of(&event.message);
+            self.lanes[lane].take_in(event);
+        }
+    }
+
+    fn lane_of(&self, message: &Message) -> usize {
+        let Lanes { count, key, canary_percent } = self.arrangement;
+        if count == 1 && canary_percent == 0 {
+            return 0;
+        }
+        let hash = self.hasher.hash_one(key.of(message));
+        if hash % 100 < u64::from(canary_percent) {
+            return usize::from(count);
+        }
+        (hash / 100 % u64::from(count)) as usize
+    }
+
+    /// Panics where an invariant does not hold.
+    pub(crate) fn check_invariants(&self) {
+        assert_eq!(self.iter().count(), self.count);
+        assert_eq!(self.iter().map(|event| event.message.weight()).sum::<usize>(), self.bytes);
+        for (lane, number) in self.lanes.iter().zip(0..) {
+            lane.check_invariants();
+            assert!(lane.iter().all(|event| self.lane_of(&event.message) == number), "an event is in its key's lane");
+        }
+        let timers = &self.timers;
+        assert!(timers.by_time.iter().all(|(at, name)| timers.by_name.get(name).is_some_and(|timer| timer.at == *at)));
+        assert_eq!(timers.by_time.len(), timers.by_name.len());
+        assert_eq!(self.timer_deadline.is_some(), !timers.by_name.is_empty());
+    }
+}
+
+impl Timers {
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.by_name.len()
+    }
+
+    /// The timer of a name.
+    pub(crate) fn get(&self, name: &str) -> Option<&Timer> {
+        self.by_name.get(name)
+    }
+
+    /// Sets a timer, in place of one of the same name.
+    pub(crate) fn set(&mut self, name: Arc<str>, timer: Timer) {
+        self.cancel(&name);
+        self.by_time.insert((timer.at, name.clone()));
+        self.by_name.insert(name, timer);
+    }
+
+    /// Cancels a timer, and gives it if there is one.
+    pub(crate) fn cancel(&mut self, name: &str) -> Option<Timer> {
+        let (name, timer) = self.by_name.remove_entry(name)?;
+        self.by_time.remove(&(timer.at, name));
+        Some(timer)
+    }
+
+    /// When the first falls due.
+    pub(crate) fn next(&self) -> Option<Timestamp> {
+        self.by_time.first().map(|&(at, _)| at)
+    }
+
+    /// The name of the first that is due.
+    pub(crate) fn first_due(&self, now: Timestamp) -> Option<Arc<str>> {
+        self.by_time.first().filter(|(at, _)| *at <= now).map(|(_, name)| name.clone())
+    }
+
+    /// All timers, by name.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Timer)> {
+        self.by_name.iter()
+    }
+}
+
+impl EventKey {
+    /// The key of a message.
+    pub fn of(self, message: &Message) -> &str {
+        let topic = &message.topic;
+        match self {
+            Self::Topic => topic.as_str(),
+            Self::Publisher => &message.publisher,
+            Self::Level(level) => topic.levels().nth(usize::from(level)).unwrap_or(topic.as_str()),
+        }
     }
 }
 
@@ -308,7 +370,7 @@ impl Event {
             qos: self.qos,
             retain: self.retain,
             attempt: self.attempt,
-            replayed: false,
+            replayed: self.replayed,
         }
     }
 }

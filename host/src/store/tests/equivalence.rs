@@ -1,5 +1,6 @@
 //! Random changes: the store holds what the model holds, however they are grouped, coalesced and restarted between.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use proptest::collection::vec;
@@ -8,12 +9,14 @@ use redb::backends::InMemoryBackend;
 use redb::{Database, Key, ReadableDatabase, ReadableTable, TableDefinition, Value};
 
 use super::model::{Model, Step, changes};
-use super::{commit_and_close, open};
-use crate::store::batch::Batch;
+use super::{activated, commit_and_close, on_probation, open, plugin};
+use crate::store::StateSnapshot;
+use crate::store::batch::{Batch, Purge};
 use crate::store::committer::write_batch;
+use crate::store::snapshot::state_bytes;
 use crate::store::tables;
 use vespiary_core::event::{Change, Sequence, SessionId};
-use vespiary_core::message::MessageId;
+use vespiary_core::message::{MessageId, Timestamp};
 
 fn steps(most: usize) -> impl Strategy<Value = Vec<Step>> {
     vec((any::<u8>(), any::<u8>(), any::<u8>()), 0..most)
@@ -31,14 +34,14 @@ fn groups(parts: Vec<Vec<Change>>, lengths: &[u8]) -> Vec<Vec<Change>> {
 }
 
 /// A database in memory into which batches are written.
-struct Tables {
+pub(super) struct Tables {
     database: Database,
     highest: u64,
     scratch: Vec<u8>,
 }
 
 impl Tables {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let database = Database::builder().create_with_backend(InMemoryBackend::new()).unwrap();
         tables::create_all(&database).unwrap();
         let mut tables = Self { database, highest: 0, scratch: Vec::new() };
@@ -47,11 +50,34 @@ impl Tables {
         tables
     }
 
-    fn write(&mut self, changes: &[Change]) {
+    pub(super) fn write(&mut self, changes: &[Change]) {
         let mut batch = Batch::new(self.highest);
         changes.iter().cloned().for_each(|change| batch.push(change));
         write_batch(self.database.begin_write().unwrap(), &batch, 1, &mut self.scratch).unwrap();
         self.highest = batch.highest();
+    }
+
+    /// Purges so many rows of what has expired; gives when the next does.
+    pub(super) fn purge(&mut self, now: Timestamp, rows: usize) -> Option<Timestamp> {
+        let mut batch = Batch::new(self.highest);
+        batch.purge = Some(Purge { now, rows });
+        write_batch(self.database.begin_write().unwrap(), &batch, 1, &mut self.scratch).unwrap()
+    }
+
+    /// A generation of state, expired or not.
+    pub(super) fn state(&self, state: u64) -> Vec<(String, Vec<u8>, Option<Timestamp>)> {
+        let snapshot = StateSnapshot::take(&self.database, &Path::new("").into(), SessionId(state), Timestamp(0));
+        snapshot.unwrap().entries(None, usize::MAX).unwrap()
+    }
+
+    /// What is noted as its size.
+    pub(super) fn bytes(&self, state: u64) -> u64 {
+        state_bytes(&self.database, Path::new(""), SessionId(state)).unwrap()
+    }
+
+    /// Rows of a table.
+    pub(super) fn count(&self, name: &str) -> usize {
+        self.rows().iter().filter(|(table, ..)| *table == name).count()
     }
 
     /// Writes changes that belong together without any knowledge of what is in the database.
@@ -69,11 +95,16 @@ impl Tables {
         self.dump("messages", tables::MESSAGES, &mut rows);
         self.dump("references", tables::REFERENCES, &mut rows);
         self.dump("queue", tables::QUEUE, &mut rows);
+        self.dump("kept", tables::KEPT, &mut rows);
         self.dump("received", tables::RECEIVED, &mut rows);
         self.dump("retained", tables::RETAINED, &mut rows);
         self.dump("plugins", tables::PLUGINS, &mut rows);
         self.dump("plugin_revisions", tables::PLUGIN_REVISIONS, &mut rows);
         self.dump("plugin_state", tables::PLUGIN_STATE, &mut rows);
+        self.dump("plugin_undo", tables::PLUGIN_UNDO, &mut rows);
+        self.dump("state_expiry", tables::STATE_EXPIRY, &mut rows);
+        self.dump("state_bytes", tables::STATE_BYTES, &mut rows);
+        self.dump("timers", tables::TIMERS, &mut rows);
         self.dump("dead_letters", tables::DEAD_LETTERS, &mut rows);
         rows
     }
@@ -147,6 +178,40 @@ fn a_message_goes_with_the_last_entry_that_refers_to_it() {
         assert_eq!((of("messages"), of("references")), left, "{then:?}");
         tables.write(&[removed(1), removed(2), removed(3)]);
         assert_eq!(tables.rows(), nothing, "{then:?}, and then all go");
+    }
+}
+
+#[test]
+fn what_is_kept_for_a_probation_refers_to_its_message_until_it_ends() {
+    let kept = |sequence| Change::Kept { session: SessionId(1), sequence: Sequence(sequence) };
+    let put_back = |sequence| Change::PutBack { session: SessionId(1), sequence: Sequence(sequence) };
+    let ended = || Change::ProbationEnded { plugin: plugin(0), session: SessionId(1), undone: true };
+    let begin = || vec![activated(plugin(0), SessionId(1), 1), on_probation(plugin(0), SessionId(1), 2)];
+    // What happens to two entries, 101 and 201, that are in the inbox; rows of messages, queue and kept that are left.
+    for (then, left) in [
+        (vec![], (2, 2, 0)),
+        (vec![kept(101)], (2, 1, 1)),
+        (vec![kept(101), dequeued(1, 101, 1)], (2, 1, 1)),
+        (vec![dequeued(1, 101, 1), kept(101)], (1, 1, 0)),
+        (vec![kept(101), kept(101), kept(201)], (2, 0, 2)),
+        (vec![kept(101), put_back(101)], (2, 2, 0)),
+        (vec![kept(101), put_back(101), dequeued(1, 101, 1)], (1, 1, 0)),
+        (vec![kept(101), put_back(101), kept(101), put_back(101), kept(101)], (2, 1, 1)),
+        (vec![kept(101), put_back(201), kept(777), put_back(777)], (2, 1, 1)),
+        (vec![kept(101), ended()], (1, 1, 0)),
+        (vec![kept(101), kept(201), put_back(201), ended()], (1, 1, 0)),
+        (vec![kept(101), activated(plugin(0), SessionId(1), 3)], (1, 1, 0)),
+        (vec![kept(101), kept(201), removed(1)], (0, 0, 0)),
+        // In flight, which an event never is: the mark goes with it.
+        (vec![Change::Released { session: SessionId(1), sequence: Sequence(101) }, kept(101)], (2, 1, 1)),
+    ] {
+        let before = || [begin(), fan_out(1, 1), fan_out(2, 1)].concat();
+        for parts in [vec![before(), then.clone()], vec![[before(), then.clone()].concat()]] {
+            let mut tables = Tables::new();
+            parts.iter().for_each(|part| tables.write(part));
+            let found = (tables.count("messages"), tables.count("queue"), tables.count("kept"));
+            assert_eq!(found, left, "{then:?} in {} parts", parts.len());
+        }
     }
 }
 

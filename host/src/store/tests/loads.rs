@@ -168,5 +168,5 @@ fn opening_reads_sessions_and_not_messages() {
     let loaded = load_all(&opened.store, &[last], 4, usize::MAX).remove(0);
     assert_eq!(loaded.iter().map(Vec::len).collect::<Vec<_>>(), [4, 4, 2, 0]);
     let snapshot = opened.store.read(|database| Ok(database.begin_read().unwrap().list_tables().unwrap().count()));
-    assert_eq!(snapshot.unwrap(), 12, "tables");
+    assert_eq!(snapshot.unwrap(), 17, "tables");
 }

@@ -2,7 +2,8 @@
 //!
 //! `model.rs` says what should be there; `equivalence.rs` compares that with what is over random changes, `crash.rs` over
 //! power cuts and kills, `recovery.rs` over disks that fail and work again. `loads.rs` reads queues back, `refusal.rs`
-//! looks at directories that are not to be opened, `versions.rs` at what earlier programs wrote.
+//! looks at directories that are not to be opened, `states.rs` at the state of plugins, `versions.rs` at what earlier
+//! programs wrote.
 
 mod crash;
 mod equivalence;
@@ -10,6 +11,7 @@ mod loads;
 mod model;
 mod recovery;
 mod refusal;
+mod states;
 mod versions;
 
 use std::num::NonZeroU16;
@@ -17,9 +19,9 @@ use std::path::Path;
 use std::sync::{Arc, mpsc};
 
 use vespiary_core::event::{
-    Change, ChangeNumber, DeadLetter, LoadTicket, LoadedEntry, PacketId, PluginName, QueueEntry, RetainHandling,
-    Revision, Sequence, SessionId, SessionRecord, ShareNumber, StateWrite, SubscriptionOptions, SubscriptionRecord,
-    Will,
+    Change, ChangeNumber, DeadLetter, LoadTicket, LoadedEntry, PacketId, PluginName, ProbationRecord, QueueEntry,
+    RetainHandling, Revision, Sequence, SessionId, SessionRecord, ShareNumber, StateWrite, SubscriptionOptions,
+    SubscriptionRecord, Timer, Will,
 };
 use vespiary_core::message::{Message, MessageId, MessageProperties, Qos, Timestamp};
 use vespiary_core::topic::{Topic, TopicFilter};
@@ -114,6 +116,7 @@ fn message_with_everything() -> Message {
         retain: true,
         properties: Some(Box::new(properties)),
         expires_at: Some(Timestamp(1_800_000_000_000)),
+        user: Some("operator".into()),
         ..message("assets/ü/vibration", &[0, 255, 7])
     }
 }
@@ -136,6 +139,7 @@ fn entry(message: u64) -> QueueEntry {
         packet_id: None,
         share: None,
         weight: 5,
+        replayed: false,
     }
 }
 
@@ -144,7 +148,23 @@ fn subscription(options: SubscriptionOptions) -> SubscriptionRecord {
 }
 
 fn state(session: u64, key: &str, value: Option<&[u8]>) -> Change {
-    Change::StateWritten { session: SessionId(session), write: StateWrite::lasting(key.into(), value.map(Box::from)) }
+    let write = StateWrite::lasting(key, value.map(Box::from));
+    Change::StateWritten { state: SessionId(session), write, undo: false }
+}
+
+fn plugin(number: u8) -> PluginName {
+    PluginName(["health", "health-2", "orders"][usize::from(number % 3)].into())
+}
+
+/// A plugin's revision takes over, with the state that is under the name of the session.
+fn activated(plugin: PluginName, session: SessionId, number: u32) -> Change {
+    Change::PluginActivated { plugin, session, revision: revision(number), state: session, probation: None }
+}
+
+/// The same on probation, after the revision before.
+fn on_probation(plugin: PluginName, session: SessionId, number: u32) -> Change {
+    let probation = Some(Box::new(ProbationRecord { revision: revision(number - 1), state: session }));
+    Change::PluginActivated { plugin, session, revision: revision(number), state: session, probation }
 }
 
 /// One change of every kind that adds something, with every field in use.
@@ -171,6 +191,7 @@ fn one_of_each() -> Vec<Change> {
         packet_id: Some(packet_id(65_535)),
         share: Some(ShareNumber(packet_id(3))),
         weight: 1_000_000,
+        replayed: true,
     };
     let subscription = SubscriptionRecord { options, identifier: Some(7), share: Some(ShareNumber(packet_id(3))) };
     let letter = DeadLetter {
@@ -180,20 +201,28 @@ fn one_of_each() -> Vec<Change> {
         at: Timestamp(77),
     };
     let filter = TopicFilter::parse("assets/+/#").unwrap();
+    let timer =
+        Timer { at: Timestamp(88), schedule: Some("0 3 * * *".into()), declared: true, payload: (*b"\0\xff").into() };
     vec![
         Change::IdentifiersReserved { below: 1_000 },
-        Change::PluginActivated { plugin: PluginName("health".into()), session: inbox, revision: revision(1) },
+        on_probation(plugin(0), inbox, 2),
+        Change::GenerationBegun { plugin: plugin(0), state: SessionId(30) },
         Change::SessionStored { session: client, record: Box::new(record) },
         Change::Subscribed { session: client, filter, subscription },
+        Change::TimerSet { session: inbox, name: "$request/7".into(), timer },
         Change::MessageStored { message: MessageId(10), content: Arc::new(message_with_everything()) },
         Change::MessageStored { message: MessageId(11), content: Arc::new(message("a", b"")) },
         Change::Queued { session: client, sequence: Sequence(21), entry: entry(11) },
         Change::Queued { session: inbox, sequence: Sequence(20), entry: full_entry },
         Change::Released { session: inbox, sequence: Sequence(20) },
         Change::Queued { session: inbox, sequence: Sequence(22), entry: entry(11) },
+        Change::Queued { session: inbox, sequence: Sequence(18), entry: entry(11) },
+        Change::Kept { session: inbox, sequence: Sequence(18) },
         Change::Received { session: client, packet_id: packet_id(1) },
         Change::Retained { message: Arc::new(message_with_everything()) },
         state(2, "pump-1", Some(b"\x01\x02")),
+        states::with_undo(states::expiring(2, "pump-1", b"\x03", states::FUTURE)),
+        state(30, "pump-1", Some(b"\x04")),
         Change::DeadLettered { session: inbox, sequence: Sequence(19), letter },
     ]
 }
@@ -234,9 +263,13 @@ fn every_kind_of_change_that_takes_away_takes_away() {
         Change::ReceivedReleased { session: client, packet_id: packet_id(1) },
         Change::RetainedCleared { topic: Topic::parse("assets/ü/vibration").unwrap() },
         state(2, "pump-1", None),
+        Change::TimerCancelled { session: inbox, name: "$request/7".into() },
+        Change::GenerationDropped { plugin: plugin(0), state: SessionId(30) },
+        Change::PutBack { session: inbox, sequence: Sequence(18) },
+        Change::ProbationEnded { plugin: plugin(0), session: inbox, undone: true },
         Change::DeadLetterDropped { session: inbox, sequence: Sequence(19) },
-        Change::PluginRemoved { plugin: PluginName("health".into()) },
         Change::SessionRemoved { session: inbox },
+        Change::PluginRemoved { plugin: plugin(0) },
     ];
     let model = Model::of(one_of_each().iter().chain(&removals));
     commit_and_close(open(directory.path()), [removals]);
@@ -302,11 +335,7 @@ fn the_last_ten_revisions_of_a_plugin_are_kept() {
     let directory = tempfile::tempdir().unwrap();
     let (health, other) = (PluginName("health".into()), PluginName("health-2".into()));
     let opened = open(directory.path());
-    let activated = |plugin: &PluginName, number| Change::PluginActivated {
-        plugin: plugin.clone(),
-        session: SessionId(1),
-        revision: revision(number),
-    };
+    let activated = |plugin: &PluginName, number| activated(plugin.clone(), SessionId(1), number);
     let mut changes = vec![activated(&other, 1)];
     changes.extend((1..=13).map(|number| activated(&health, number)));
     opened.store.commit(&mut changes, ChangeNumber(14));
@@ -343,10 +372,10 @@ fn a_snapshot_shows_one_moment_and_one_session() {
     ];
     store.commit(&mut changes, ChangeNumber(7));
     wait(&store, ChangeNumber(7));
-    let before = store.snapshot(SessionId(2)).unwrap();
+    let before = store.snapshot(SessionId(2), Timestamp(0)).unwrap();
     store.commit(&mut vec![state(2, "b/2", None)], ChangeNumber(8));
     wait(&store, ChangeNumber(8));
-    let after = store.snapshot(SessionId(2)).unwrap();
+    let after = store.snapshot(SessionId(2), Timestamp(0)).unwrap();
 
     assert_eq!(before.get("b/2").unwrap().as_deref(), Some(&b"2"[..]));
     assert_eq!(after.get("b/2").unwrap(), None);
@@ -400,8 +429,8 @@ fn a_closed_store_takes_nothing_and_gives_the_directory_back() {
     let mut late = vec![state(1, "k", None)];
     store.commit(&mut late, ChangeNumber(2));
     assert!(late.is_empty());
-    assert!(matches!(store.snapshot(SessionId(1)), Err(StoreError::Closed { .. })));
+    assert!(matches!(store.snapshot(SessionId(1), Timestamp(0)), Err(StoreError::Closed { .. })));
     let again = open(directory.path()).store;
-    assert_eq!(again.snapshot(SessionId(1)).unwrap().get("k").unwrap().as_deref(), Some(&b"v"[..]));
+    assert_eq!(again.snapshot(SessionId(1), Timestamp(0)).unwrap().get("k").unwrap().as_deref(), Some(&b"v"[..]));
     assert_eq!((store.durable(), store.backlog_bytes()), (ChangeNumber(1), 0));
 }

@@ -6,14 +6,15 @@ use std::sync::Arc;
 
 use redb::{ReadableDatabase, ReadableTable};
 
-use super::{entry, load_all, message, message_with_everything, packet_id, revision, state};
+use super::states::{FUTURE, Plugin, States, expiring, with_undo};
+use super::{entry, load_all, message, message_with_everything, packet_id, plugin, revision, state};
 use crate::store::record::QueueRow;
-use crate::store::tables::{MESSAGES, QUEUE, REFERENCES, REVISIONS_KEPT};
+use crate::store::tables::{KEPT, MESSAGES, QUEUE, REFERENCES, REVISIONS_KEPT};
 use crate::store::{Opened, Store};
 use vespiary_core::Ledger;
 use vespiary_core::event::{
-    Change, DeadLetter, LoadedEntry, PluginName, QueueEntry, RetainHandling, Revision, Sequence, SessionId,
-    SessionRecord, ShareNumber, SubscriptionOptions, SubscriptionRecord, Will,
+    Change, DeadLetter, LoadedEntry, PluginName, ProbationRecord, QueueEntry, RetainHandling, Revision, Sequence,
+    SessionId, SessionRecord, ShareNumber, SubscriptionOptions, SubscriptionRecord, Timer, Will,
 };
 use vespiary_core::message::{Message, MessageId, Qos, Timestamp};
 use vespiary_core::topic::TopicFilter;
@@ -22,11 +23,11 @@ use vespiary_core::topic::TopicFilter;
 #[derive(Debug, Default, Clone)]
 pub(super) struct Model {
     ledger: Ledger,
-    plugins: BTreeMap<PluginName, SessionId>,
+    states: States,
     revisions: BTreeMap<(PluginName, u32), Revision>,
     sessions: BTreeMap<SessionId, ()>,
     queue: BTreeMap<(SessionId, Sequence), MessageId>,
-    state: BTreeMap<(SessionId, String), Box<[u8]>>,
+    kept: BTreeMap<(SessionId, Sequence), MessageId>,
     dead_letters: BTreeMap<(SessionId, Sequence), DeadLetter>,
 }
 
@@ -40,6 +41,7 @@ impl Model {
 
     pub(super) fn apply(&mut self, change: &Change) {
         self.ledger.apply(change.clone());
+        self.states.apply(change);
         match change.clone() {
             Change::SessionStored { session, .. } => drop(self.sessions.insert(session, ())),
             Change::SessionRemoved { session } => self.remove_session(session),
@@ -49,20 +51,17 @@ impl Model {
             Change::Dequeued { session, sequence, .. } => {
                 self.queue.remove(&(session, sequence));
             }
-            Change::PluginActivated { plugin, session, revision, state: session, probation: None } => {
-                self.activate(plugin, session, revision)
+            Change::PluginActivated { plugin, session, revision, .. } => self.activate(plugin, session, revision),
+            Change::PluginRemoved { plugin } => self.revisions.retain(|(name, _), _| *name != plugin),
+            Change::Kept { session, sequence } => {
+                let message = self.queue.remove(&(session, sequence));
+                self.kept.extend(message.map(|message| ((session, sequence), message)));
             }
-            Change::PluginRemoved { plugin } => {
-                self.plugins.remove(&plugin);
-                self.revisions.retain(|(name, _), _| *name != plugin);
+            Change::PutBack { session, sequence } => {
+                let message = self.kept.remove(&(session, sequence));
+                self.queue.extend(message.map(|message| ((session, sequence), message)));
             }
-            Change::StateWritten { state: session, undo: false, write } => {
-                let key = (session, write.key.into_string());
-                match write.value {
-                    Some(value) => self.state.insert(key, value),
-                    None => self.state.remove(&key),
-                };
-            }
+            Change::ProbationEnded { session, .. } => self.kept.retain(|(of, _), _| *of != session),
             Change::DeadLettered { session, sequence, letter } => {
                 self.dead_letters.insert((session, sequence), letter);
             }
@@ -79,19 +78,24 @@ impl Model {
             | Change::Received { .. }
             | Change::ReceivedReleased { .. }
             | Change::Retained { .. }
-            | Change::RetainedCleared { .. } => {}
+            | Change::RetainedCleared { .. }
+            | Change::StateWritten { .. }
+            | Change::GenerationBegun { .. }
+            | Change::GenerationDropped { .. }
+            | Change::TimerSet { .. }
+            | Change::TimerCancelled { .. } => {}
         }
     }
 
     fn remove_session(&mut self, session: SessionId) {
         self.sessions.remove(&session);
         self.queue.retain(|(of, _), _| *of != session);
-        self.state.retain(|(of, _), _| *of != session);
+        self.kept.retain(|(of, _), _| *of != session);
         self.dead_letters.retain(|(of, _), _| *of != session);
     }
 
     fn activate(&mut self, plugin: PluginName, session: SessionId, revision: Revision) {
-        self.plugins.insert(plugin.clone(), session);
+        self.kept.retain(|(of, _), _| *of != session);
         let active = revision.number;
         self.revisions.insert((plugin.clone(), active), revision);
         loop {
@@ -121,21 +125,12 @@ impl Model {
         assert_eq!(store.stored_messages().unwrap(), self.ledger.messages() as u64);
         check_references(store);
         self.check_queues(store);
-        let with_state = self.state.keys().map(|(session, _)| *session);
-        let with_letters = self.dead_letters.keys().map(|(session, _)| *session);
-        let mut sessions: BTreeSet<SessionId> = with_state.chain(with_letters).collect();
+        self.states.check(store);
+        let mut sessions: BTreeSet<SessionId> = self.dead_letters.keys().map(|(session, _)| *session).collect();
         // Some that should have nothing.
         sessions.extend((0..8).map(SessionId));
         for session in sessions {
-            let state = store.snapshot(session).unwrap().scan("", None, usize::MAX).unwrap();
-            let expected: Vec<_> = self
-                .state
-                .iter()
-                .filter(|((of, _), _)| *of == session)
-                .map(|((_, key), value)| (key.clone(), value.to_vec()))
-                .collect();
-            assert_eq!(state, expected, "state of {session:?}");
-            let letters = store.dead_letters(session, usize::MAX).unwrap();
+            let letters = store.dead_letters(session, None, usize::MAX).unwrap();
             let expected: Vec<_> = self
                 .dead_letters
                 .iter()
@@ -143,8 +138,12 @@ impl Model {
                 .map(|((_, sequence), letter)| (*sequence, letter.clone()))
                 .collect();
             assert_eq!(letters, expected, "dead letters of {session:?}");
+            if let Some(((first, letter), rest)) = expected.split_first() {
+                assert_eq!(store.dead_letters(session, Some(*first), usize::MAX).unwrap(), rest);
+                assert_eq!(store.dead_letter(session, *first).unwrap().as_ref(), Some(letter));
+            }
         }
-        for plugin in self.plugins.keys() {
+        for plugin in self.states.plugins.keys() {
             let history = store.plugin_history(plugin).unwrap();
             let kept = self.revisions.iter().filter(|((name, _), _)| name == plugin).rev();
             assert_eq!(history, kept.map(|(_, revision)| revision.clone()).collect::<Vec<_>>());
@@ -189,6 +188,8 @@ impl Model {
         self.change((kind % KINDS, a, b), next)
             .map(|change| vec![change])
             .or_else(|| self.removal((kind % KINDS, a)))
+            .or_else(|| self.swap((kind % KINDS, a, b), next))
+            .or_else(|| self.on_probation((kind % KINDS, a, b)))
             .or_else(|| self.delivery((kind % KINDS, a, b), next))
             .unwrap_or_default()
     }
@@ -218,16 +219,18 @@ impl Model {
             19 => Change::ReceivedReleased { session: session?, packet_id: packet_id(u16::from(b % 8) + 1) },
             20 => Change::Retained { message: content(a, b) },
             21 => Change::RetainedCleared { topic: content(a, b).topic.clone() },
-            22 => {
-                let plugin = plugin(a);
-                let free = session.filter(|session| !self.plugins.values().any(|used| used == session));
-                let session = self.plugins.get(&plugin).copied().or(free)?;
-                Change::PluginActivated { plugin, session, revision: revision(1 + u32::from(b) % 24) }
-            }
             23 if b.is_multiple_of(8) => Change::PluginRemoved { plugin: plugin(a) },
             24..=27 => {
                 let value = [a, b].repeat(usize::from(b) * 8);
-                state(session?.0, &format!("key/{}", b % 16), (kind < 27).then_some(&value))
+                self.write(session?, kind, &format!("key/{}", b % 16), &value, (a, b))
+            }
+            30 => {
+                let (session, name) = (self.plugin(a)?.1.session, format!("timer/{}", b % 4).into());
+                Change::TimerSet { session, name, timer: timer(a, b) }
+            }
+            31 => {
+                let (session, name) = (self.plugin(a)?.1.session, format!("timer/{}", b % 4).into());
+                Change::TimerCancelled { session, name }
             }
             28 => Change::DeadLettered { session: session?, sequence: Sequence(next), letter: letter(a, b) },
             29 => {
@@ -238,13 +241,99 @@ impl Model {
         })
     }
 
+    /// A plugin by a number.
+    fn plugin(&self, number: u8) -> Option<(PluginName, &Plugin)> {
+        let name = Self::pick(&self.states.plugins, number)?;
+        let plugin = &self.states.plugins[&name];
+        Some((name, plugin))
+    }
+
+    /// A write to some session's state, or to that of a plugin: to the generation in use, undone with the probation if
+    /// there is one that uses it too, or to the one that is begun.
+    fn write(&self, session: SessionId, kind: u8, key: &str, value: &[u8], (a, b): (u8, u8)) -> Change {
+        let to = |of: SessionId| match kind {
+            24 => state(of.0, key, Some(value)),
+            25 | 26 => expiring(of.0, key, value, FUTURE + u64::from(a ^ b)),
+            _ => state(of.0, key, None),
+        };
+        match self.plugin(b) {
+            Some((_, plugin)) if a.is_multiple_of(2) => match (&plugin.probation, plugin.begun) {
+                (_, Some(begun)) if a.is_multiple_of(4) => to(begun),
+                (Some(before), _) if before.state == plugin.state => with_undo(to(plugin.state)),
+                _ => to(plugin.state),
+            },
+            _ => to(session),
+        }
+    }
+
+    /// A plugin's revision takes over, at first or later, with or without a probation and a new generation; or a
+    /// generation is begun or dropped.
+    fn swap(&self, (kind, a, b): Step, next: u64) -> Option<Vec<Change>> {
+        let revision = revision(1 + u32::from(b) % 24);
+        match kind {
+            22 if self.states.plugins.contains_key(&plugin(a)) => {
+                let before = &self.states.plugins[&plugin(a)];
+                let probation = ProbationRecord { revision: before.revision.clone(), state: before.state };
+                let change = Change::PluginActivated {
+                    plugin: plugin(a),
+                    session: before.session,
+                    revision,
+                    state: before.begun.filter(|_| a < 160).unwrap_or(before.state),
+                    probation: (a > 80).then(|| Box::new(probation)),
+                };
+                Some(vec![change])
+            }
+            22 => {
+                let used = |session: &SessionId| self.states.plugins.values().any(|plugin| plugin.session == *session);
+                let session = Self::pick(&self.sessions, a).filter(|session| !used(session))?;
+                Some(vec![super::activated(plugin(a), session, revision.number)])
+            }
+            32 => {
+                let (plugin, before) = self.plugin(a)?;
+                let dropped = before.begun.map(|state| Change::GenerationDropped { plugin: plugin.clone(), state });
+                let begun = Change::GenerationBegun { plugin, state: SessionId(next) };
+                Some(dropped.into_iter().chain((b < 200).then_some(begun)).collect())
+            }
+            _ => None,
+        }
+    }
+
+    /// An event is handled on probation, or a probation ends.
+    fn on_probation(&self, (kind, a, b): Step) -> Option<Vec<Change>> {
+        let name = self.states.plugins.iter().filter(|(_, plugin)| plugin.probation.is_some());
+        let on_probation: BTreeMap<_, _> = name.map(|(name, plugin)| (name.clone(), plugin.clone())).collect();
+        let name = Self::pick(&on_probation, a)?;
+        let Plugin { session, probation, .. } = on_probation[&name].clone();
+        let events = |of: &BTreeMap<(SessionId, Sequence), MessageId>| {
+            of.keys().filter(|(of, _)| *of == session).map(|(_, sequence)| *sequence).collect::<Vec<_>>()
+        };
+        match kind {
+            33..=36 => {
+                let waiting = events(&self.queue);
+                let sequence = *waiting.get(usize::from(b) % waiting.len().max(1))?;
+                Some(vec![Change::Kept { session, sequence }])
+            }
+            37 => Some(vec![Change::ProbationEnded { plugin: name, session, undone: false }]),
+            38 => {
+                // Most are put back, and what is not goes.
+                let put_back = events(&self.kept).into_iter().filter(|sequence| sequence.0 % 5 != u64::from(b % 8));
+                let mut changes: Vec<Change> = put_back.map(|sequence| Change::PutBack { session, sequence }).collect();
+                let ProbationRecord { revision: before, state } = probation?;
+                let revision = Revision { number: revision(1 + u32::from(b) % 24).number, ..before };
+                changes.push(Change::ProbationEnded { plugin: name.clone(), session, undone: true });
+                changes.push(Change::PluginActivated { plugin: name, session, revision, state, probation: None });
+                Some(changes)
+            }
+            _ => None,
+        }
+    }
+
     /// A session that ends, with the plugin whose inbox it is.
     fn removal(&self, (kind, a): (u8, u8)) -> Option<Vec<Change>> {
         let session = Self::pick(&self.sessions, a).filter(|_| kind == 3 && a.is_multiple_of(4))?;
-        let plugins = self.plugins.iter().filter(|(_, inbox)| **inbox == session);
-        let mut changes: Vec<Change> =
-            plugins.map(|(plugin, _)| Change::PluginRemoved { plugin: plugin.clone() }).collect();
-        changes.push(Change::SessionRemoved { session });
+        let mut changes = vec![Change::SessionRemoved { session }];
+        let plugins = self.states.plugins.iter().filter(|(_, plugin)| plugin.session == session);
+        changes.extend(plugins.map(|(plugin, _)| Change::PluginRemoved { plugin: plugin.clone() }));
         Some(changes)
     }
 
@@ -295,8 +384,10 @@ fn check_references(store: &Store) {
     let mut found: BTreeMap<u64, u32> = BTreeMap::new();
     let read = store.read(|database| {
         let transaction = database.begin_read().unwrap();
-        for row in transaction.open_table(QUEUE).unwrap().iter().unwrap() {
-            *expected.entry(QueueRow::message(row.unwrap().1.value()).unwrap()).or_default() += 1;
+        for table in [QUEUE, KEPT] {
+            for row in transaction.open_table(table).unwrap().iter().unwrap() {
+                *expected.entry(QueueRow::message(row.unwrap().1.value()).unwrap()).or_default() += 1;
+            }
         }
         for row in transaction.open_table(MESSAGES).unwrap().iter().unwrap() {
             found.insert(row.unwrap().0.value(), 1);
@@ -315,7 +406,7 @@ fn check_references(store: &Store) {
 /// A random change in the making: its kind, and two numbers to choose with.
 pub(super) type Step = (u8, u8, u8);
 
-const KINDS: u8 = 30;
+const KINDS: u8 = 39;
 
 /// The changes that random steps stand for, in parts that belong together.
 pub(super) fn changes(steps: &[Step]) -> Vec<Vec<Change>> {
@@ -370,6 +461,11 @@ fn letter(a: u8, b: u8) -> DeadLetter {
     }
 }
 
-fn plugin(a: u8) -> PluginName {
-    PluginName(["health", "health-2", "orders"][usize::from(a % 3)].into())
+fn timer(a: u8, b: u8) -> Timer {
+    Timer {
+        at: Timestamp(u64::from(a)),
+        schedule: (b > 128).then(|| format!("{a} * * * *").into()),
+        declared: a.is_multiple_of(2),
+        payload: [b].repeat(usize::from(a)).into(),
+    }
 }

@@ -5,11 +5,11 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 
 use super::model::{Model, changes};
-use super::{entry, message, open, revision, state, wait, wait_until};
+use super::{entry, message, open, state, wait, wait_until};
 use crate::store::testing::Disk;
 use crate::store::{Durability, Opened, Store, StoreError};
-use vespiary_core::event::{Change, ChangeNumber, PluginName, Sequence, SessionId};
-use vespiary_core::message::MessageId;
+use vespiary_core::event::{Change, ChangeNumber, Sequence, SessionId};
+use vespiary_core::message::{MessageId, Timestamp};
 
 const SESSION: SessionId = SessionId(1);
 
@@ -56,8 +56,7 @@ fn check(disk: &Disk, data: &std::path::Path, changes: &[Change]) {
 
 /// A revision of a plugin. What history is kept depends on what there was before: done twice, it comes to something else.
 fn activated(number: u32) -> Change {
-    let plugin = PluginName("health".into());
-    Change::PluginActivated { plugin, session: SessionId(9), revision: revision(number) }
+    super::activated(super::plugin(0), SessionId(9), number)
 }
 
 #[test]
@@ -143,13 +142,17 @@ fn while_it_fails_everybody_is_told_and_what_is_handed_over_is_kept() {
     let mut last = ChangeNumber(0);
     let durable = commit(&store, &mut last, &group(1));
     wait(&store, durable);
-    let before = store.snapshot(SESSION).unwrap();
+    let before = store.snapshot(SESSION, Timestamp(0)).unwrap();
     disk.fail_after(0);
     commit(&store, &mut last, &group(2));
     let Durability::Failing(reason) = wait_until(&store, is_failing) else { unreachable!("as waited for") };
     assert!(reason.contains("no storage space"), "{reason}");
     assert!(store.is_failing());
-    for error in [store.snapshot(SESSION).err(), store.dead_letters(SESSION, 1).err(), store.stored_messages().err()] {
+    for error in [
+        store.snapshot(SESSION, Timestamp(0)).err(),
+        store.dead_letters(SESSION, None, 1).err(),
+        store.stored_messages().err(),
+    ] {
         let error = error.expect("nothing can be read");
         assert!(error.is_passing() && error.to_string().contains("no storage space"), "{error}");
     }
@@ -164,7 +167,7 @@ fn while_it_fails_everybody_is_told_and_what_is_handed_over_is_kept() {
     if let Ok(value) = before.get("last") {
         assert_eq!(value.as_deref(), Some(&1u64.to_be_bytes()[..]));
     }
-    let now = store.snapshot(SESSION).unwrap();
+    let now = store.snapshot(SESSION, Timestamp(0)).unwrap();
     assert_eq!(now.get("last").unwrap().as_deref(), Some(&3u64.to_be_bytes()[..]));
 }
 
@@ -180,7 +183,7 @@ fn a_disk_that_cannot_be_read_for_a_while_is_read_again_without_a_commit() {
     // Opened anew, so that nothing is in memory but what opening reads.
     let store = disk.open(data.path()).store;
     disk.set_unreadable(true);
-    let read = || store.snapshot(SESSION).and_then(|snapshot| snapshot.get("last"));
+    let read = || store.snapshot(SESSION, Timestamp(0)).and_then(|snapshot| snapshot.get("last"));
     // Reading may still be served from memory; what is certain is that it works afterwards.
     let _ = read();
     disk.set_unreadable(false);
@@ -202,7 +205,7 @@ fn a_snapshot_in_use_does_not_keep_the_file_from_being_opened_anew() {
     store.close().unwrap();
     drop(store);
     let store = open(data.path()).store;
-    let snapshot = store.snapshot(SESSION).unwrap();
+    let snapshot = store.snapshot(SESSION, Timestamp(0)).unwrap();
     // As after a read that failed: the file is whole, and is opened anew all the same.
     store.inner.committer.cannot_read();
     wait_until(&store, is_failing);
@@ -212,7 +215,7 @@ fn a_snapshot_in_use_does_not_keep_the_file_from_being_opened_anew() {
     assert!(store.check().is_ok());
     let error = snapshot.scan("key/", None, usize::MAX).expect_err("the snapshot is cut off");
     assert!(matches!(error, StoreError::Closed { .. }), "{error}");
-    assert_eq!(store.snapshot(SESSION).unwrap().scan("key/", None, usize::MAX).unwrap().len(), 500);
+    assert_eq!(store.snapshot(SESSION, Timestamp(0)).unwrap().scan("key/", None, usize::MAX).unwrap().len(), 500);
 }
 
 #[test]

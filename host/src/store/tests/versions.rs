@@ -1,4 +1,4 @@
-//! What earlier programs wrote is read, and counted where they did not count.
+//! What earlier programs wrote is read, and counted and measured where they did not do that.
 
 use redb::{Database, ReadableDatabase};
 
@@ -8,9 +8,10 @@ use crate::store::record::{QueueRow, SubscriptionRow};
 use crate::store::tables;
 use std::sync::Arc;
 use vespiary_core::event::{
-    Change, QueueEntry, RetainHandling, Sequence, SessionId, SubscriptionOptions, SubscriptionRecord,
+    Change, DeadLetter, QueueEntry, RetainHandling, Sequence, SessionId, SessionRecord, SubscriptionOptions,
+    SubscriptionRecord,
 };
-use vespiary_core::message::{MessageId, Qos};
+use vespiary_core::message::{Message, MessageId, Qos, Timestamp};
 
 /// Message 300, QoS 1, not retained, identifiers 7 and 8, in flight under 9, not released.
 const FIRST_QUEUE_ROW: &[u8] = &[1, 0xAC, 0x02, 1, 0, 1, 2, 7, 8, 1, 9, 0];
@@ -37,7 +38,7 @@ fn rows_of_the_first_version_are_read_without_what_it_did_not_know() {
     };
     let subscription = SubscriptionRow::decode(FIRST_SUBSCRIPTION_ROW).unwrap().subscription().unwrap();
     assert_eq!(subscription, SubscriptionRecord { options, identifier: None, share: None });
-    for (row, error) in [(&[][..], "it is empty"), (&[3, 0], "its version 3 is unknown"), (&[2, 0], "decoded")] {
+    for (row, error) in [(&[][..], "it is empty"), (&[4, 0], "its version 4 is unknown"), (&[2, 0], "decoded")] {
         assert!(QueueRow::decode(row).err().unwrap().to_string().contains(error));
         assert!(SubscriptionRow::decode(row).err().unwrap().to_string().contains(error));
     }
@@ -99,4 +100,74 @@ fn a_database_that_did_not_count_references_is_counted_at_start() {
     let removal = Change::SessionRemoved { session: SessionId(1) };
     commit_and_close(open(directory.path()), [vec![removal.clone()]]);
     Model::of(changes.iter().chain([&removal])).check(&open(directory.path()));
+}
+
+#[test]
+fn a_database_of_the_second_version_is_read_and_its_state_is_measured() {
+    let directory = tempfile::tempdir().unwrap();
+    drop(open(directory.path()));
+    let path = directory.path().join("vespiary.redb");
+    let database = Database::open(&path).unwrap();
+    let transaction = database.begin_write().unwrap();
+    transaction.delete_table(tables::KEPT).unwrap();
+    transaction.delete_table(tables::PLUGIN_UNDO).unwrap();
+    transaction.delete_table(tables::STATE_EXPIRY).unwrap();
+    transaction.delete_table(tables::STATE_BYTES).unwrap();
+    transaction.delete_table(tables::TIMERS).unwrap();
+    let put = |table, key, row: &[u8]| drop(transaction.open_table(table).unwrap().insert(key, row).unwrap());
+    let put_of = |table, key: (u64, u64), row: &[u8]| {
+        transaction.open_table(table).unwrap().insert(key, row).unwrap();
+    };
+    // Topic a, payload x, QoS 1, received at 7, by nobody.
+    let message = b"\x01\x01a\x01x\x01\x00\x00\x00\x07\x00";
+    put(tables::MESSAGES, 10, message);
+    put(tables::SESSIONS, 1, b"\x01\x01c\x05\x00\x00");
+    put_of(tables::QUEUE, (2, 20), &[2, 10, 1, 0, 0, 0, 0, 0, 5]);
+    put_of(tables::DEAD_LETTERS, (2, 19), &[message, &b"\x01r\x02\x08"[..]].concat());
+    let revision = [&[1, 2, 1][..], &[1; 32], b"\x050.1.0\x01"].concat();
+    transaction.open_table(tables::PLUGINS).unwrap().insert("health", revision.as_slice()).unwrap();
+    let mut revisions = transaction.open_table(tables::PLUGIN_REVISIONS).unwrap();
+    revisions.insert(("health", 1), [&[1][..], &revision[2..]].concat().as_slice()).unwrap();
+    drop(revisions);
+    let mut values = transaction.open_table(tables::PLUGIN_STATE).unwrap();
+    values.insert((2, "pump-1"), b"\x01{}".as_slice()).unwrap();
+    values.insert((2, "pump-2"), b"\x01".as_slice()).unwrap();
+    drop(values);
+    transaction.open_table(tables::META).unwrap().insert(tables::META_FORMAT_VERSION, 2).unwrap();
+    transaction.commit().unwrap();
+    database.close().unwrap();
+
+    let (inbox, content) = (SessionId(2), Arc::new(Message { received_at: Timestamp(7), ..super::message("a", b"x") }));
+    let content = Arc::new(Message { publisher: "".into(), ..(*content).clone() });
+    let record = SessionRecord { client_id: "c".into(), session_expiry_s: 5, disconnected_at: None, will: None };
+    let letter = DeadLetter { content: content.clone(), reason: "r".into(), attempts: 2, at: Timestamp(8) };
+    let mut changes = vec![
+        super::activated(super::plugin(0), inbox, 1),
+        Change::SessionStored { session: SessionId(1), record: Box::new(record) },
+        Change::MessageStored { message: MessageId(10), content },
+        Change::Queued { session: inbox, sequence: Sequence(20), entry: entry(10) },
+        super::state(2, "pump-1", Some(b"{}")),
+        super::state(2, "pump-2", Some(b"")),
+        Change::DeadLettered { session: inbox, sequence: Sequence(19), letter },
+    ];
+    let opened = open(directory.path());
+    Model::of(&changes).check(&opened);
+    assert_eq!(opened.store.state_bytes(inbox).unwrap(), 14);
+    // And it goes on from there: a row of the former version is changed, and the sum of the state grows.
+    let more = [
+        super::on_probation(super::plugin(0), inbox, 2),
+        Change::Kept { session: inbox, sequence: Sequence(20) },
+        super::states::with_undo(super::state(2, "pump-1", Some(b"{...}"))),
+    ];
+    changes.extend(more.clone());
+    commit_and_close(opened, [more.to_vec()]);
+    Model::of(&changes).check(&open(directory.path()));
+    let back = [
+        Change::PutBack { session: inbox, sequence: Sequence(20) },
+        Change::ProbationEnded { plugin: super::plugin(0), session: inbox, undone: true },
+        super::activated(super::plugin(0), inbox, 3),
+    ];
+    changes.extend(back.clone());
+    commit_and_close(open(directory.path()), [back.to_vec()]);
+    Model::of(&changes).check(&open(directory.path()));
 }

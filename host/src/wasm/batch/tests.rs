@@ -9,8 +9,11 @@ use vespiary_core::topic::Topic;
 use super::*;
 use crate::wasm::testing::MapState;
 
+const NOW: Timestamp = Timestamp(10_000);
+
 fn batch(committed: &[(&str, &str)], events: &[u64]) -> Batch {
-    Batch::new(Box::new(MapState::of(committed)), events.iter().copied().map(Sequence).collect())
+    let events = Purpose::Events(events.iter().copied().map(Sequence).collect());
+    Batch::new(Box::new(MapState::of(committed)), events, NOW)
 }
 
 fn message(topic: &str) -> Message {
@@ -29,6 +32,10 @@ fn message(topic: &str) -> Message {
 
 fn set(batch: &mut Batch, key: &str, value: &str) {
     batch.write(key, Some(value.into()), &WasmLimits::default()).unwrap();
+}
+
+fn later() -> EventResult {
+    EventResult::Retry { reason: "later".to_owned(), after_ms: None }
 }
 
 fn keys(handled: &Handled) -> Vec<&str> {
@@ -68,10 +75,10 @@ fn a_rollback_uncovers_what_was_there_before() {
     assert_eq!(batch.get("a"), Ok(Some(b"first".to_vec())));
     assert_eq!(batch.get("b"), Ok(None));
     assert_eq!(batch.get("c"), Ok(Some(b"committed".to_vec())));
-    assert_eq!((batch.written_bytes, batch.published_bytes), (6 + WRITE_OVERHEAD_BYTES, 0));
-    let handled = batch.finish(vec![EventResult::Done, EventResult::Retry("later".into())]).unwrap();
+    assert_eq!((batch.written_bytes, batch.published_bytes), (6 + state::WRITE_OVERHEAD_BYTES, 0));
+    let handled = batch.finish(vec![EventResult::Done, later()]).unwrap();
     assert_eq!(keys(&handled[0]), ["a"]);
-    assert_eq!(handled[1].result, EventResult::Retry("later".into()));
+    assert_eq!(handled[1].result, later());
     assert!(handled[1].writes.is_empty() && handled[1].publishes.is_empty());
 }
 
@@ -98,7 +105,7 @@ fn publishes_that_a_failed_event_left_are_dropped_and_its_neighbours_stay() {
     batch.publish(message("x"), &WasmLimits::default()).unwrap();
     batch.begin(2).unwrap();
     batch.publish(message("y"), &WasmLimits::default()).unwrap();
-    let handled = batch.finish(vec![EventResult::Retry("later".into()), EventResult::Done]).unwrap();
+    let handled = batch.finish(vec![later(), EventResult::Done]).unwrap();
     assert!(handled[0].publishes.is_empty());
     assert_eq!(handled[1].publishes, [message("y")]);
 }
@@ -153,6 +160,128 @@ fn keys_values_and_totals_are_bounded() {
     assert!(matches!(batch.publish(message("a"), &limits), Err(Refusal::QuotaExceeded(_))));
 }
 
+#[test]
+fn everything_that_an_event_did_is_rolled_back_with_it() {
+    let limits = WasmLimits::default();
+    let timer = |name: &str| TimerWrite { name: name.into(), timer: None };
+    let mut batch = batch(&[], &[1, 2, 3]);
+    batch.begin(1).unwrap();
+    batch.timer(timer("a"), &limits).unwrap();
+    batch.disconnect("c1", &limits).unwrap();
+    let first = batch.request("p", message("x"), 10, &limits).unwrap();
+    let published_bytes = batch.published_bytes;
+    batch.begin(2).unwrap();
+    batch.timer(timer("b"), &limits).unwrap();
+    batch.disconnect("c2", &limits).unwrap();
+    batch.request("p", message("x"), 10, &limits).unwrap();
+    batch.rollback();
+    assert_eq!(batch.published_bytes, published_bytes);
+    batch.begin(3).unwrap();
+    batch.disconnect("c3", &limits).unwrap();
+    let results = vec![EventResult::Done, later(), EventResult::Done];
+    let handled = batch.finish(results).unwrap();
+    let names: Vec<_> = handled[0].timers.iter().map(|timer| timer.name.to_string()).collect();
+    assert_eq!(names, ["a".to_owned(), format!("$request/{first}")]);
+    assert!(handled[1].timers.is_empty() && handled[1].publishes.is_empty());
+    let disconnects: Vec<_> = handled.iter().map(|handled| handled.disconnects.len()).collect();
+    assert_eq!(disconnects, [1, 0, 1]);
+}
+
+#[test]
+fn what_a_failed_event_left_of_timers_and_disconnects_is_dropped() {
+    let limits = WasmLimits::default();
+    let mut batch = batch(&[], &[1]);
+    batch.disconnect("c1", &limits).unwrap();
+    batch.timer(TimerWrite { name: "a".into(), timer: None }, &limits).unwrap();
+    let handled = batch.finish(vec![later()]).unwrap();
+    assert!(handled[0].timers.is_empty() && handled[0].disconnects.is_empty());
+}
+
+#[test]
+fn requests_of_one_event_are_told_apart_and_come_again_under_the_same_names() {
+    let limits = WasmLimits { publishes_per_call: 3, ..WasmLimits::default() };
+    let ask = |batch: &mut Batch| batch.request("p", message("x"), 10, &limits);
+    let identities = || {
+        let mut batch = batch(&[], &[7, 8]);
+        let before = ask(&mut batch).unwrap();
+        batch.begin(7).unwrap();
+        let second = ask(&mut batch).unwrap();
+        batch.begin(8).unwrap();
+        let third = ask(&mut batch).unwrap();
+        assert!(matches!(ask(&mut batch), Err(Refusal::QuotaExceeded(_))));
+        assert_eq!((batch.timers.len(), batch.publishes.len()), (3, 3), "a request is refused as a whole");
+        [before, second, third]
+    };
+    assert_eq!(identities(), [7 << 16, 7 << 16 | 1, 8 << 16]);
+    assert_eq!(identities(), identities());
+    let mut first = Batch::new(Box::new(MapState::default()), Purpose::Request, NOW);
+    let mut second = Batch::new(Box::new(MapState::default()), Purpose::Request, NOW);
+    assert_ne!(ask(&mut first), ask(&mut second));
+}
+
+#[test]
+fn an_expired_write_is_not_seen_by_the_call_itself() {
+    let limits = WasmLimits::default();
+    let mut batch = batch(&[("a", "old"), ("b", "old")], &[1]);
+    batch.write_for("a", b"now".to_vec(), 0, &limits).unwrap();
+    batch.write_for("b", b"later".to_vec(), 1, &limits).unwrap();
+    assert_eq!((batch.get("a"), batch.get("b")), (Ok(None), Ok(Some(b"later".to_vec()))));
+    assert_eq!(batch.scan("", None, 9, &limits), Ok(vec![("b".to_owned(), b"later".to_vec())]));
+    assert_eq!(batch.add("a", 3, &limits), Ok(3));
+    let handled = batch.finish(vec![EventResult::Done]).unwrap();
+    assert_eq!(handled[0].writes[1].expires_at, Some(Timestamp(10_001)));
+    assert_eq!(handled[0].writes[0], StateWrite::lasting("a", Some((*b"3").into())));
+}
+
+#[test]
+fn a_decision_reads_and_does_nothing() {
+    let limits = WasmLimits::default();
+    let state = Box::new(MapState::of(&[("a", "1")]));
+    let mut batch = Batch::new(state, Purpose::Decision, NOW);
+    assert_eq!(batch.get("a"), Ok(Some(b"1".to_vec())));
+    for refused in [
+        batch.write("a", None, &limits),
+        batch.write_for("a", Vec::new(), 1, &limits),
+        batch.add("a", 1, &limits).map(drop),
+        // Also where nothing would be written.
+        batch.compare_and_set("a", None, None, &limits).map(drop),
+    ] {
+        assert!(matches!(refused, Err(Refusal::Unavailable(_))), "{refused:?}");
+    }
+    assert!(!batch.may_act());
+}
+
+#[test]
+fn the_quota_counts_what_would_be_there_after_the_call() {
+    let limits = WasmLimits { state_bytes: 100, ..WasmLimits::default() };
+    // 40 + 40 bytes are committed.
+    let value = "x".repeat(39);
+    let mut batch = batch(&[("a", &value), ("b", &value)], &[1, 2]);
+    let write = |batch: &mut Batch, key: &str, bytes: usize| batch.write(key, Some(vec![0; bytes]), &limits);
+    batch.begin(1).unwrap();
+    write(&mut batch, "c", 19).unwrap();
+    assert!(matches!(write(&mut batch, "d", 0), Err(Refusal::QuotaExceeded(_))));
+    write(&mut batch, "c", 9).unwrap();
+    write(&mut batch, "d", 9).unwrap();
+    write(&mut batch, "a", 39).unwrap();
+    assert!(matches!(write(&mut batch, "a", 40), Err(Refusal::QuotaExceeded(_))));
+    batch.begin(2).unwrap();
+    batch.write("b", None, &limits).unwrap();
+    write(&mut batch, "a", 79).unwrap();
+    batch.rollback();
+    assert!(matches!(write(&mut batch, "a", 40), Err(Refusal::QuotaExceeded(_))));
+}
+
+#[test]
+fn a_state_beyond_its_quota_may_shrink() {
+    let limits = WasmLimits { state_bytes: 10, ..WasmLimits::default() };
+    let value = "x".repeat(39);
+    let mut batch = batch(&[("a", &value)], &[1]);
+    assert!(matches!(batch.write("b", Some(vec![0]), &limits), Err(Refusal::QuotaExceeded(_))));
+    batch.write("a", Some(vec![0; 20]), &limits).unwrap();
+    batch.write("a", None, &limits).unwrap();
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Write(String, Option<u8>),
@@ -177,7 +306,8 @@ proptest! {
     #[test]
     fn reads_see_one_map(committed in proptest::collection::btree_map("[ab]{1,7}", any::<u8>(), 0..150), steps in steps()) {
         let mut model: BTreeMap<String, Vec<u8>> = committed.into_iter().map(|(key, value)| (key, vec![value])).collect();
-        let mut batch = Batch::new(Box::new(MapState(model.clone())), (0..100).map(Sequence).collect());
+        let events = Purpose::Events((0..100).map(Sequence).collect());
+        let mut batch = Batch::new(Box::new(MapState(model.clone())), events, NOW);
         let (mut saved, mut event) = (model.clone(), 0);
         let limits = WasmLimits::default();
         for step in steps {
@@ -203,7 +333,7 @@ proptest! {
                     prop_assert_eq!(batch.scan(&prefix, after.as_deref(), limit, &limits).unwrap(), expected);
                 }
             }
-            let written: usize = batch.writes.iter().map(|logged| weight(&logged.write)).sum();
+            let written: usize = batch.writes.iter().map(|logged| state::weight(&logged.write)).sum();
             prop_assert_eq!(batch.written_bytes, written);
         }
         for (key, value) in &model {

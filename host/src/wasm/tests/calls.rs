@@ -49,7 +49,7 @@ fn a_rolled_back_event_leaves_nothing_to_its_neighbours() {
     let failed = "set a 2\nset b 2\npublish out/x lost\nrollback\nretry not now";
     let handled = obey(&mut instance, &[("b", "0")], &["set a 1", failed, "get a\nget b\nset c 3"]).unwrap();
     assert_eq!(written(&handled[0]), ["a=1"]);
-    assert_eq!(handled[1].result, EventResult::Retry("not now".to_owned()));
+    assert_eq!(handled[1].result, EventResult::Retry { reason: "not now".to_owned(), after_ms: None });
     assert!(handled[1].writes.is_empty() && handled[1].publishes.is_empty());
     assert_eq!(published(&handled[2]), ["out/get 1", "out/get 0"]);
     assert_eq!((&handled[2].result, written(&handled[2])), (&EventResult::Done, vec!["c=3".to_owned()]));
@@ -76,6 +76,10 @@ fn state_that_cannot_be_read_or_is_too_large_is_an_error_the_guest_sees() {
 
         fn scan(&self, _: &str, _: Option<&str>, _: usize) -> Result<Vec<(String, Vec<u8>)>, StateUnavailable> {
             Err(StateUnavailable("the disk is gone".to_owned()))
+        }
+
+        fn usage(&self) -> Result<u64, StateUnavailable> {
+            Ok(0)
         }
     }
     let bed = Bed::with(WasmLimits { write_bytes_per_call: 3 << 20, ..small() });
@@ -113,6 +117,7 @@ fn an_event_arrives_with_all_that_the_contract_names() {
         correlation_data: Some(Box::new([0, 255])),
         user_properties: vec![("unit".into(), "mm/s".into())],
     }));
+    message.expires_at = Some(Timestamp(2_500));
     (shown.qos, shown.retain, shown.attempt) = (Qos::ExactlyOnce, true, 3);
     let handled = instance.handle(Timestamp(0), MapState::default(), &[shown]).unwrap();
     let published = published(&handled[0]).remove(0);
@@ -123,6 +128,7 @@ fn an_event_arrives_with_all_that_the_contract_names() {
         r#"{ name: "response-topic", value: "reply/1" }"#,
         r#"{ name: "correlation-data", value: "AP8=" }"#,
         r#"{ name: "user:unit", value: "mm/s" }"#,
+        r#"{ name: "message-expiry", value: "3" }"#,
     ] {
         assert!(published.contains(property), "{property} in {published}");
     }
@@ -131,7 +137,7 @@ fn an_event_arrives_with_all_that_the_contract_names() {
 #[test]
 fn the_configuration_is_what_the_context_says() {
     let mut bed = Bed::new();
-    bed.config.insert("threshold".to_owned(), "2.5".to_owned());
+    bed.context.config = Arc::new(BTreeMap::from([("threshold".to_owned(), "2.5".to_owned())]));
     let handled = obey(&mut bed.start("obeys"), &[], &["config threshold\nconfig other"]).unwrap();
     assert_eq!(published(&handled[0]), [r#"out/config Ok(Some("2.5"))"#, "out/config Ok(None)"]);
 }

@@ -27,7 +27,16 @@ fn imports_and_exports_are_known_by_name() {
 fn what_cannot_be_a_plugin_is_refused_by_name() {
     let bed = Bed::new();
     for (name, expected) in [
-        ("no_handler", "it does not export `vespiary:plugin/handler@0.1.0`"),
+        (
+            "no_handler",
+            "it exports none of `vespiary:plugin/handler@0.1.0`, `vespiary:plugin/hooks@0.1.0` and \
+             `wasi:http/incoming-handler@0.2.0`, so nothing would ever call it",
+        ),
+        (
+            "old_contract",
+            "it is made for `vespiary:plugin/lifecycle@0.0.9`, and this broker offers version 0.1 of `vespiary:plugin`; \
+             build it anew",
+        ),
         ("imports_more", "it imports `acme:machines/gpio@1.0.0`, which the host does not offer to plugins"),
     ] {
         assert_eq!(Runtime::inspect(&guest(name)).unwrap_err().to_string(), expected);
@@ -133,4 +142,75 @@ fn code_of_another_engine_under_the_right_name_is_replaced() {
     std::fs::copy(&other, &file).unwrap();
     bed.compile(small());
     assert_ne!(std::fs::read(&file).unwrap(), std::fs::read(&other).unwrap());
+}
+
+#[test]
+fn what_is_padded_beyond_the_limit_is_refused() {
+    let bed = Bed::new();
+    let mut bytes = guest("echo");
+    // A custom section of 20 MiB: its length in LEB128, a name of no bytes, and nothing of use.
+    bytes.extend([0, 0x81, 0x80, 0x80, 0x0a, 0]);
+    bytes.resize(bytes.len() + (20 << 20), 0);
+    assert!(Runtime::inspect(&bytes).is_ok(), "only its size is wrong");
+    let refused = bed.runtime.compile(&[0; 32], &bytes).map(drop);
+    assert_eq!(refused, Err(ComponentError::TooLarge { bytes: bytes.len(), limit_bytes: 16 << 20 }));
+}
+
+#[test]
+fn an_export_of_another_shape_is_refused_by_name() {
+    let bed = Bed::new();
+    let compiled = bed.compile("old_shape").unwrap();
+    let error = bed.runtime.instantiate(&compiled, bed.context()).map(drop).unwrap_err().to_string();
+    let expected =
+        "the plugin broke its contract: its `vespiary:plugin/handler@0.1.0` has other types than this broker's: ";
+    assert!(error.starts_with(expected), "{error}");
+}
+
+#[test]
+fn a_component_says_what_it_is_for() {
+    let kinds = |name: &str| {
+        let inspection = Runtime::inspect(&guest(name)).unwrap();
+        [inspection.has_handler(), inspection.has_hooks(), inspection.has_migration(), inspection.has_http()]
+    };
+    assert_eq!(kinds("echo"), [true, false, false, false]);
+    assert_eq!(kinds("decides"), [false, true, false, false]);
+    assert_eq!(kinds("migrates"), [true, false, true, false]);
+    assert_eq!(kinds("serves"), [false, false, false, true]);
+}
+
+#[test]
+fn pruning_leaves_what_is_kept_for_this_engine() {
+    let bed = CacheBed::new();
+    bed.compile(small());
+    let file = bed.files().remove(0);
+    bed.compile(WasmLimits { memory_bytes: 128 << 20, ..small() });
+    std::fs::write(bed.cache().join("0000-0000.cwasm"), b"of a component that is gone").unwrap();
+    std::fs::write(bed.cache().join("0000-0000.7.tmp"), b"half").unwrap();
+    std::fs::write(bed.cache().join("notes.txt"), b"somebody else's").unwrap();
+    let runtime = Runtime::new(small(), &bed.cache()).unwrap();
+    assert_eq!(runtime.prune(&[Sha256::digest(&bed.bytes).into()]).unwrap(), 3);
+    assert_eq!(bed.files(), [file, bed.cache().join("notes.txt")]);
+    assert_eq!(runtime.prune(&[]).unwrap(), 1);
+}
+
+#[test]
+fn an_idle_instance_costs_less_than_a_mebibyte() {
+    let count = 200;
+    let bed = Bed::with(WasmLimits { instances: Some(count), ..small() });
+    let compiled = bed.compile("echo").unwrap();
+    let resident = || {
+        let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+        pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+    };
+    let before = resident();
+    let instances: Vec<_> = (0..count)
+        .map(|_| {
+            let mut instance = bed.runtime.instantiate(&compiled, bed.context()).unwrap();
+            instance.init().unwrap();
+            instance.handle(Timestamp(0), MapState::default(), &[event(1, "in/a", "x")]).unwrap();
+            instance
+        })
+        .collect();
+    let each = resident().saturating_sub(before) / instances.len();
+    assert!(each < 1 << 20, "{each} bytes");
 }

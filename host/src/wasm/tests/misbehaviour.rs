@@ -77,6 +77,36 @@ fn a_guest_that_floods_is_refused_more_messages_or_bytes() {
 }
 
 #[test]
+fn a_guest_that_floods_its_state_is_refused_more() {
+    let bed = Bed::with(WasmLimits { state_bytes: 50_000, ..small() });
+    let flood = |state: MapState| {
+        let mut instance = bed.start("floods_state");
+        instance.handle(Timestamp(0), state, &[event(1, "in/a", "x")]).unwrap().remove(0)
+    };
+    // Each entry has a key of 9 bytes and a value of 1,000.
+    let handled = flood(MapState::default());
+    let told = |count| EventResult::Reject(format!("after {count}: {}", QUOTA));
+    assert_eq!((handled.result, handled.writes.len()), (told(49), 0));
+    let before = (0..40).map(|number| (format!("{:04}/{number:04}", 9), vec![0; 1_000])).collect();
+    assert_eq!(flood(MapState(before)).result, told(9));
+    // What is replaced makes room.
+    let before = (0..40).map(|number| (format!("{:04}/{number:04}", 1), vec![0; 1_000])).collect();
+    assert_eq!(flood(MapState(before)).result, told(49));
+}
+
+/// What a guest is told that reached the quota of its state.
+const QUOTA: &str = r#"Error::QuotaExceeded("the plugin may keep 50000 bytes of state")"#;
+
+#[test]
+fn the_operators_quota_for_one_plugin_comes_first() {
+    let mut bed = Bed::new();
+    bed.context.state_bytes = Some(50_000);
+    let mut instance = bed.start("floods_state");
+    let handled = instance.handle(Timestamp(0), MapState::default(), &[event(1, "in/a", "x")]).unwrap();
+    assert_eq!(handled[0].result, EventResult::Reject(format!("after 49: {QUOTA}")));
+}
+
+#[test]
 fn a_flood_of_lines_is_cut_and_counted() {
     let bed = Bed::with(WasmLimits { log_lines_per_s: 5, ..small() });
     let mut instance = bed.start("floods_logs");
