@@ -110,6 +110,28 @@ impl Ledger {
             }
             Change::Retained { message } => drop(self.retained.insert(message.topic.clone(), message)),
             Change::RetainedCleared { topic } => drop(self.retained.remove(&topic)),
+            change @ (Change::PluginActivated { .. }
+            | Change::PluginRemoved { .. }
+            | Change::GenerationBegun { .. }
+            | Change::GenerationDropped { .. }
+            | Change::StateWritten { .. }
+            | Change::Kept { .. }
+            | Change::PutBack { .. }
+            | Change::ProbationEnded { .. }
+            | Change::TimerSet { .. }
+            | Change::TimerCancelled { .. }) => self.apply_to_plugin(change),
+            Change::DeadLettered { session, sequence, letter } => {
+                self.session(session).dead_letters.insert(sequence, letter);
+            }
+            Change::DeadLetterDropped { session, sequence } => {
+                self.session(session).dead_letters.remove(&sequence);
+            }
+        }
+    }
+
+    /// Takes a change that only plugins have.
+    fn apply_to_plugin(&mut self, change: Change) {
+        match change {
             Change::PluginActivated { plugin, session, revision, state, probation } => {
                 self.forget_handled(session);
                 self.plugins.insert(plugin, KeptPlugin { session, revision, state, probation, generation: None });
@@ -139,12 +161,7 @@ impl Ledger {
             }
             Change::TimerSet { session, name, timer } => drop(self.session(session).timers.insert(name, timer)),
             Change::TimerCancelled { session, name } => drop(self.session(session).timers.remove(&name)),
-            Change::DeadLettered { session, sequence, letter } => {
-                self.session(session).dead_letters.insert(sequence, letter);
-            }
-            Change::DeadLetterDropped { session, sequence } => {
-                self.session(session).dead_letters.remove(&sequence);
-            }
+            other => debug_assert!(false, "not of a plugin: {other:?}"),
         }
     }
 

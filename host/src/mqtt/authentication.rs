@@ -3,7 +3,12 @@
 //! A [`Method`] is offered under the name that clients give in CONNECT as Authentication Method. The connection keeps
 //! to the protocol: who may speak when, the method's name in each packet, deadlines and sizes. The method judges.
 //! Its answers are futures, so it may ask somebody else; the worker goes on with its other connections meanwhile. A
-//! connection that ends drops the answer it waits for. None is offered by default.
+//! connection that ends drops the answer it waits for. Plugins with hooks offer further methods, which come and go with
+//! their deploys; see [`offered`].
+
+mod offered;
+
+pub(super) use self::offered::offered;
 
 use std::fmt;
 use std::future::Future;
@@ -32,8 +37,10 @@ pub type Answer = Pin<Box<dyn Future<Output = Outcome>>>;
 pub struct Claim {
     /// Client identifier.
     pub client_id: Arc<str>,
-    /// User name from CONNECT.
+    /// User name from CONNECT, or the one that a method has given it since.
     pub user_name: Option<Arc<str>>,
+    /// Address of its socket.
+    pub address: Arc<str>,
     /// Authentication Data from CONNECT, or from the AUTH that begins again.
     pub data: Option<Box<[u8]>>,
 }
@@ -52,6 +59,8 @@ pub enum Outcome {
     Success {
         /// Authentication Data for the client, of 65,535 bytes at most.
         data: Option<Box<[u8]>>,
+        /// The user name to know it by, if that is another than the one it gave.
+        user_name: Option<Arc<str>>,
     },
     /// It is not: it is told this reason, an error, and the connection closes.
     Refuse(ReasonCode),

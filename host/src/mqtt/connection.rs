@@ -6,14 +6,22 @@
 //! DISCONNECT, the answer to a denied publish) goes behind the answers to what the client sent before, for which
 //! the worker takes a turn first if it must.
 
+mod kept;
+
 mod answer;
 mod authenticating;
+mod output;
 
-use std::cell::{Cell, RefCell};
-use std::io::{self, IoSlice};
+mod admitting;
+mod delivering;
+mod hooked;
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::fmt;
 use std::num::NonZeroU16;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -21,15 +29,16 @@ use tokio::net::TcpStream;
 use vespiary_core::event::{ConnectionId, Protocol, ReasonCode};
 use vespiary_core::{ChangeNumber, Input};
 
-use self::authenticating::Kept;
+use self::authenticating::Authentication;
+use self::hooked::Hooked;
+use self::kept::Kept;
 use super::encode;
 use super::frame::{self, Frame};
-use super::outgoing::{Outgoing, WRITE_SLICES};
+use super::outgoing::Outgoing;
 use super::translate::{self, Accepted, Inbound, ProblemInformation, Refusal, Understood};
 use super::worker::Worker;
 
 /// A connection.
-#[derive(Debug)]
 pub(super) struct Connection {
     /// Its name.
     pub(super) id: ConnectionId,
@@ -42,7 +51,7 @@ pub(super) struct Connection {
     /// Ticks of the worker's sweep that may pass without a packet; 0 for any number.
     pub(super) patience: Cell<u32>,
     /// Server Keep Alive that CONNACK is to announce.
-    server_keep_alive_s: Cell<Option<u16>>,
+    server_keep_alive_s: Cell<Option<NonZeroU16>>,
     /// Largest packet that the client takes, in bytes with its header.
     maximum_packet_size: Cell<u32>,
     /// Highest topic alias to be used towards the client; 0 for none.
@@ -59,6 +68,12 @@ pub(super) struct Connection {
     pub(super) dirty: Cell<bool>,
     /// Whether the worker knows that a gate is closed here.
     pub(super) held: Cell<bool>,
+    /// Whether packets of the client wait for hooks; then nothing is read.
+    waits: Cell<bool>,
+    /// Whether whole packets were left when packets of the client began to wait.
+    left_over: Cell<bool>,
+    /// Whether publishes to the client wait for hooks.
+    delays: Cell<bool>,
     /// Weight of publishes that have left and that the core does not know of yet.
     pub(super) flushed_weight: Cell<usize>,
     /// What is to be written.
@@ -66,11 +81,13 @@ pub(super) struct Connection {
     /// What is remembered of the client's packets, from CONNECT on.
     inbound: RefCell<Option<Inbound>>,
     /// Of a client that named an authentication method.
-    authentication: Kept,
-    /// The beginning of a packet whose end has not come.
-    partial: RefCell<Vec<u8>>,
+    authentication: Kept<Authentication>,
+    /// Of a client of which hooks were asked.
+    hooked: Kept<Hooked>,
+    /// The beginning of a packet whose end has not come, and what was [left over](Self::left_over) before it.
+    partial: Cell<Vec<u8>>,
     /// Wakes the task.
-    waker: RefCell<Option<Waker>>,
+    waker: OnceCell<Waker>,
 }
 
 /// There may be a hundred thousand of them, and nearly all do nothing: what few need is behind a pointer.
@@ -136,12 +153,16 @@ impl Connection {
             stalled: Cell::new(false),
             dirty: Cell::new(false),
             held: Cell::new(false),
+            waits: Cell::new(false),
+            left_over: Cell::new(false),
+            delays: Cell::new(false),
             flushed_weight: Cell::new(0),
             outgoing: RefCell::default(),
             inbound: RefCell::default(),
             authentication: Kept::default(),
-            partial: RefCell::default(),
-            waker: RefCell::default(),
+            hooked: Kept::default(),
+            partial: Cell::default(),
+            waker: OnceCell::new(),
         }
     }
 
@@ -193,14 +214,24 @@ impl Connection {
 
     /// The task: done when the connection is over.
     fn poll(self: &Rc<Self>, worker: &Worker, context: &mut Context<'_>) -> Poll<()> {
-        self.waker.borrow_mut().get_or_insert_with(|| context.waker().clone());
+        self.waker.get_or_init(|| context.waker().clone());
         self.flush(worker);
         loop {
             self.poll_authentication(worker, context);
+            if self.waits.get() {
+                self.poll_waiting(worker, context);
+            }
+            if self.delays.get() {
+                self.poll_leaving(worker, context);
+            }
             match self.phase.get() {
                 Phase::Fresh | Phase::Authenticating | Phase::Connecting | Phase::Open => {
-                    if worker.pauses(context) {
+                    if worker.pauses(context) || self.waits.get() {
                         return Poll::Pending;
+                    }
+                    if self.left_over.take() {
+                        self.received(worker, &[]);
+                        continue;
                     }
                     match ready!(self.read(worker, context)) {
                         Read::Some(count) => {
@@ -247,8 +278,13 @@ impl Connection {
     /// How much is read at a time. Of a client that goes on sending faster than it is read little, so that others do not
     /// wait for long; except of a packet that is larger than that.
     fn most_to_read(&self, all: usize) -> usize {
-        let floods = self.full_reads.get() >= FLOOD_FULL_READS;
-        if floods && self.partial.borrow().len() < FLOOD_READ_BYTES { FLOOD_READ_BYTES.min(all) } else { all }
+        if self.full_reads.get() < FLOOD_FULL_READS {
+            return all;
+        }
+        let partial = self.partial.take();
+        let length = partial.len();
+        self.partial.set(partial);
+        if length < FLOOD_READ_BYTES { FLOOD_READ_BYTES.min(all) } else { all }
     }
 
     /// Takes in what was read: whole packets one by one; the beginning of the next is kept.
@@ -274,7 +310,7 @@ impl Connection {
         if partial.is_empty() {
             worker.give_back(partial);
         } else {
-            self.partial.replace(partial);
+            self.partial.set(partial);
         }
     }
 
@@ -290,6 +326,10 @@ impl Connection {
             };
             match frame::next(&bytes[consumed..], limit) {
                 Ok(Some(frame)) => {
+                    if self.waits.get() && !self.takes_more(frame.packet) {
+                        self.left_over.set(true);
+                        return consumed;
+                    }
                     consumed += frame.bytes.len();
                     match self.phase.get() {
                         Phase::Fresh => self.connect(worker, frame),
@@ -309,13 +349,14 @@ impl Connection {
     fn connect(self: &Rc<Self>, worker: &Worker, frame: Frame<'_>) {
         let options = worker.connect_options();
         match translate::connect(self.id, frame, worker.now(), options, || worker.fresh_id()) {
-            Ok(accepted) => {
+            Ok(mut accepted) => {
+                accepted.connect.address = (&*self.address()).into();
                 self.protocol.set(accepted.connect.protocol);
                 self.maximum_packet_size.set(accepted.connect.maximum_packet_size.unwrap_or(u32::MAX));
                 if accepted.authentication.is_some() {
                     self.begin_authentication(worker, Box::new(accepted));
                 } else {
-                    self.accept(worker, accepted);
+                    self.admit(worker, accepted, false);
                 }
             }
             Err(refusal) => {
@@ -335,10 +376,11 @@ impl Connection {
 
     /// Nothing stands against the client but the core's bounds.
     fn accept(&self, worker: &Worker, accepted: Accepted) {
-        let Accepted { connect, inbound, keep_alive_s, server_keep_alive_s, wishes, authentication: _ } = accepted;
+        let Accepted { connect, inbound, keep_alive_s, server_keep_alive_s, wishes, authentication: _, password: _ } =
+            accepted;
         worker.identified(self, keep_alive_s);
         self.phase.set(Phase::Connecting);
-        self.server_keep_alive_s.set(server_keep_alive_s);
+        self.server_keep_alive_s.set(server_keep_alive_s.and_then(NonZeroU16::new));
         self.topic_alias_maximum.set(wishes.topic_alias_maximum.min(worker.options.topic_aliases));
         self.problem_information.set(wishes.problem_information);
         self.response_information.set(wishes.response_information);
@@ -347,10 +389,21 @@ impl Connection {
     }
 
     fn packet(self: &Rc<Self>, worker: &Worker, frame: Frame<'_>) {
+        if self.waits.get() || hooked::concerns(worker, frame.packet) {
+            return self.packet_for_hooks(worker, frame);
+        }
         let understood = worker.hand_in(|inputs| match &mut *self.inbound.borrow_mut() {
             Some(inbound) => inbound.understand(frame, worker.terms(), inputs),
             None => Err(ReasonCode::ProtocolError),
         });
+        match understood {
+            Ok(Understood::Auth) => self.authenticate(worker, frame),
+            understood => self.follow(worker, understood),
+        }
+    }
+
+    /// Does what a packet comes to, beside what it is to the core.
+    fn follow(self: &Rc<Self>, worker: &Worker, understood: Result<Understood, ReasonCode>) {
         match understood {
             Ok(Understood::Input) => {}
             Ok(Understood::Ping) => {
@@ -375,9 +428,14 @@ impl Connection {
                 worker.settle();
                 self.close(worker);
             }
-            Ok(Understood::Auth) => self.authenticate(worker, frame),
+            Ok(Understood::Auth) => debug_assert!(false, "AUTH is followed where its bytes are"),
             Err(reason) => self.violated(worker, reason),
         }
+    }
+
+    /// Address of the client's socket; empty once that is gone.
+    fn address(&self) -> Arc<str> {
+        self.stream.borrow().peer_addr().map_or_else(|_| "".into(), |address| address.to_string().into())
     }
 
     /// Stages a packet of the connection's own.
@@ -436,6 +494,7 @@ impl Connection {
             worker.linger(self);
             self.inbound.take();
             self.authentication.forget();
+            self.forget_hooks();
             self.partial.take();
             self.wake();
         }
@@ -448,6 +507,7 @@ impl Connection {
         }
         worker.left_fresh(self);
         self.phase.set(Phase::Closed);
+        self.forget_hooks();
         self.outgoing.borrow_mut().clear();
         self.wake();
     }
@@ -459,98 +519,23 @@ impl Connection {
                 worker.options.counters.timeouts.add();
                 self.lost(worker);
             }
+            // What would put the deadline off may be there, and is not read.
+            Phase::Connecting | Phase::Open if self.waits.get() => worker.put_off_deadline(self),
             Phase::Connecting | Phase::Open => self.violated(worker, ReasonCode::KeepAliveTimeout),
             Phase::Closing | Phase::Draining | Phase::Closed => self.lost(worker),
         }
     }
 
     fn wake(&self) {
-        if let Some(waker) = &*self.waker.borrow() {
+        if let Some(waker) = self.waker.get() {
             waker.wake_by_ref();
         }
     }
+}
 
-    // ------------------------------------------------------------------------------------------ output
-
-    /// Writes what may be written. What the socket does not take is written by the task, which is then woken.
-    pub(super) fn flush(self: &Rc<Self>, worker: &Worker) {
-        let mut outgoing = self.outgoing.borrow_mut();
-        if outgoing.is_empty() {
-            return;
-        }
-        let outcome = self.write(&mut outgoing);
-        if let Some(buffer) = outgoing.take_empty() {
-            worker.give_back(buffer);
-            if self.phase.get() == Phase::Closing {
-                self.wake();
-            }
-        }
-        let (unwritten, left) = (outgoing.unwritten(), outgoing.left());
-        let is_stalled = outgoing.has_writable();
-        drop(outgoing);
-        self.report_flushed(worker);
-        if outcome.is_err() {
-            self.lost(worker);
-        } else if unwritten > worker.options.unwritten_bytes {
-            self.cut(worker, "more waits for its client than may");
-        } else if is_stalled && !self.stalled.replace(true) {
-            worker.list_as_stalled(self, left);
-        }
-    }
-
-    /// Closes at once, since the client does not read.
-    pub(super) fn cut(&self, worker: &Worker, why: &'static str) {
-        tracing::info!(
-            connection = self.id.0,
-            unwritten = self.outgoing.borrow().unwritten(),
-            why,
-            "cutting a connection"
-        );
-        worker.options.counters.slow_clients.add();
-        self.lost(worker);
-    }
-
-    /// How many bytes have left, while the socket does not take all; `None` once it has, or the connection is over.
-    pub(super) fn left_while_stalled(&self) -> Option<u64> {
-        let outgoing = self.outgoing.borrow();
-        let is_stalled = self.takes_packets() && outgoing.has_writable();
-        self.stalled.set(is_stalled);
-        is_stalled.then(|| outgoing.left())
-    }
-
-    fn write(&self, outgoing: &mut Outgoing) -> io::Result<()> {
-        let waker = self.waker.borrow();
-        let mut context = Context::from_waker(waker.as_ref().unwrap_or(Waker::noop()));
-        let mut stream = self.stream.borrow_mut();
-        while outgoing.has_writable() {
-            let stream = Pin::new(&mut *stream);
-            let outcome = if let Some(bytes) = outgoing.writable_alone() {
-                stream.poll_write(&mut context, bytes)
-            } else {
-                let mut slices = [IoSlice::new(&[]); WRITE_SLICES];
-                let count = outgoing.writable(&mut slices);
-                stream.poll_write_vectored(&mut context, &slices[..count])
-            };
-            match outcome {
-                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
-                Poll::Ready(Ok(count)) => {
-                    let weight = outgoing.advance(count);
-                    self.flushed_weight.set(self.flushed_weight.get() + weight);
-                }
-                Poll::Ready(Err(error)) => return Err(error),
-                Poll::Pending => break,
-            }
-        }
-        Ok(())
-    }
-
-    /// Tells the core how much has left, in portions.
-    fn report_flushed(&self, worker: &Worker) {
-        let bytes = self.flushed_weight.get();
-        if bytes >= worker.report_weight() && self.takes_packets() {
-            self.flushed_weight.set(0);
-            worker.push(Input::Written { connection: self.id, bytes });
-        }
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("id", &self.id).field("phase", &self.phase).finish_non_exhaustive()
     }
 }
 

@@ -13,6 +13,7 @@ mod aliases;
 mod encode;
 mod explain;
 mod outgoing;
+mod refusals;
 mod slots;
 
 pub mod authentication;
@@ -33,6 +34,7 @@ use tokio::sync::{mpsc, watch};
 use self::authentication::Methods;
 use crate::config::Filter;
 use crate::driver::Driver;
+use crate::plugins::hooks::Hooks;
 
 /// Bounds and wishes of the MQTT listener. `Default` is what `vespiary serve` uses without a configuration.
 #[derive(Debug, Clone)]
@@ -62,6 +64,11 @@ pub struct MqttOptions {
     /// What 5.0 clients may authenticate by. A CONNECT that names another method is refused with Bad authentication method
     /// (0x8C); one that names none is not held to any.
     pub authentication_methods: Methods,
+    /// What plugins decide about clients and their packets.
+    pub hooks: Hooks,
+    /// Whether a client may connect for which neither a method nor a hook vouches; else it is refused with Not authorized
+    /// (0x87).
+    pub anonymous: bool,
     /// Bytes that wait to be written to one client, acknowledgements included; beyond it the client does not read, and
     /// its connection is cut. Far above `Limits::unwritten_bytes`, at which its publishes stay in its queue.
     pub unwritten_bytes: usize,
@@ -89,6 +96,8 @@ impl Default for MqttOptions {
             server_reference: None,
             response_information: None,
             authentication_methods: Methods::default(),
+            hooks: Hooks::default(),
+            anonymous: true,
             unwritten_bytes: 8 << 20,
             stalled_timeout_ms: 30_000,
             store_backlog_bytes: 64 << 20,
@@ -113,10 +122,16 @@ pub struct Counters {
     pub slow_clients: Counter,
     /// Connections closed because what they waited for could not be made durable.
     pub storage_failures: Counter,
-    /// Connections refused, or closed, because an authentication method said so.
+    /// Connections refused, or closed, because an authentication method or a hook said so, or nobody vouched for the client.
     pub failed_authentications: Counter,
     /// Publishes to topics that begin with `$`, dropped.
     pub denied_publishes: Counter,
+    /// Publishes that a hook refused.
+    pub denied_by_hooks: Counter,
+    /// Publishes that a hook took and that go nowhere.
+    pub dropped_by_hooks: Counter,
+    /// Messages that a hook kept from a client.
+    pub undelivered_by_hooks: Counter,
 }
 
 impl Counters {
@@ -131,6 +146,9 @@ impl Counters {
             storage_failures,
             failed_authentications,
             denied_publishes,
+            denied_by_hooks,
+            dropped_by_hooks,
+            undelivered_by_hooks,
         } = self;
         vec![
             ("accepted", accepted.value()),
@@ -141,6 +159,9 @@ impl Counters {
             ("storage_failures", storage_failures.value()),
             ("failed_authentications", failed_authentications.value()),
             ("denied_publishes", denied_publishes.value()),
+            ("denied_by_hooks", denied_by_hooks.value()),
+            ("dropped_by_hooks", dropped_by_hooks.value()),
+            ("undelivered_by_hooks", undelivered_by_hooks.value()),
         ]
     }
 }

@@ -33,6 +33,7 @@ use super::translate::{ConnectOptions, Terms};
 use super::{MqttOptions, ServeError};
 use crate::clock::wall_clock;
 use crate::driver::Driver;
+use crate::plugins::hooks::View;
 
 /// Sockets that wait to be taken over by another worker than the one that accepted them.
 pub(super) const HANDOVER_SOCKETS: usize = 1024;
@@ -60,6 +61,10 @@ pub(super) struct Worker {
     driver: Arc<Driver>,
     /// Bounds and wishes.
     pub(super) options: Arc<MqttOptions>,
+    /// Hooks, as this worker sees them.
+    pub(super) hooks: View,
+    /// What a packet came to that hooks may be asked about; empty between packets.
+    pub(super) understood: RefCell<VecDeque<Input>>,
     /// The connections.
     slots: RefCell<Slots<Connection>>,
     /// Connections whose CONNECT has not come.
@@ -158,11 +163,13 @@ pub(super) fn run(
 
 impl Worker {
     fn new(index: usize, driver: Arc<Driver>, options: Arc<MqttOptions>) -> Self {
-        let (durable, now) = (driver.store().durable(), wall_clock());
+        let (durable, now, hooks) = (driver.store().durable(), wall_clock(), options.hooks.view());
         Self {
             index,
             driver,
             options,
+            hooks,
+            understood: RefCell::default(),
             slots: RefCell::new(Slots::new(index)),
             fresh: Cell::new(0),
             scratch: RefCell::new(vec![0; SCRATCH_BYTES].into()),
@@ -344,16 +351,26 @@ impl Worker {
                 if let Some(connection) = self.slots.borrow().find(*connection)
                     && connection.takes_packets()
                 {
+                    let set = self.hooks.deliveries(&delivery.message.topic);
+                    if set.is_some() || connection.delays() {
+                        return connection.delay(set, *after, delivery.clone());
+                    }
                     let mut publish = Staged::new(delivery);
                     self.stage_publish(connection, *after, delivery.packet_id, &mut publish, publishes);
                 }
             }
             Effect::FanOut(fan_out) => {
                 let (mut publish, slots) = (Staged::shared(&fan_out.delivery), self.slots.borrow());
+                let set = self.hooks.deliveries(&fan_out.delivery.message.topic);
                 for receiver in &fan_out.to {
                     if let Some(connection) = slots.find(receiver.connection)
                         && connection.takes_packets()
                     {
+                        if set.is_some() || connection.delays() {
+                            let delivery = Delivery { packet_id: receiver.packet_id, ..fan_out.delivery.clone() };
+                            connection.delay(set.clone(), ChangeNumber(0), delivery);
+                            continue;
+                        }
                         self.stage_publish(connection, ChangeNumber(0), receiver.packet_id, &mut publish, publishes);
                     }
                 }
@@ -425,6 +442,27 @@ impl Worker {
         if is_much {
             connection.flush(self);
         }
+    }
+
+    /// Appends a publish that waited for hooks, outside of a turn. It counts for `weight`. Says whether it is no larger than
+    /// the client takes, which is looked at if it `is_another` than the core gave.
+    pub(super) fn stage_late(
+        &self,
+        connection: &Rc<Connection>,
+        after: ChangeNumber,
+        delivery: &Delivery,
+        weight: usize,
+        is_another: bool,
+    ) -> bool {
+        let mut publishes = std::mem::take(&mut self.turn.borrow_mut().publishes);
+        let fits = !is_another || publishes.length(delivery, connection.protocol()) <= connection.maximum_packet_size();
+        if fits {
+            let mut publish = Staged { weight, ..Staged::new(delivery) };
+            self.stage_publish(connection, after, delivery.packet_id, &mut publish, &mut publishes);
+        }
+        publishes.forget();
+        self.turn.borrow_mut().publishes = publishes;
+        fits
     }
 
     /// Something is staged on a connection.

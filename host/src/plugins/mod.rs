@@ -9,6 +9,8 @@
 
 pub mod manifest;
 
+pub mod hooks;
+
 pub mod grants;
 
 pub mod deploy;

@@ -2,10 +2,13 @@
 //! and equals the one restored from its changes.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use crate::event::{
-    AcknowledgeStep, Activation, Connect, ConnectionId, Disconnect, Lane, Outcome, PacketId, PluginName, Protocol,
-    Publish, ReasonCode, RetainHandling, Revision, Sequence, Settlement, Subscribe, SubscriptionOptions, Will,
+    AcknowledgeStep, Activation, CommitTicket, Connect, ConnectionId, DeadLetterAction, Disconnect, EventKey,
+    GenerationStep, Lane, Lanes, Outcome, PacketId, PluginName, ProbationVerdict, Protocol, Publish, ReasonCode,
+    RetainHandling, Revision, Sequence, Settlement, StateWrite, Subscribe, SubscriptionOptions, Timer, TimerWrite,
+    Will,
 };
 use crate::{
     Broker, Change, Effect, Effects, Input, Ledger, Limits, Message, Qos, SharedStrategy, Timestamp, Topic, TopicFilter,
@@ -242,11 +245,71 @@ impl<'a> Chaos<'a> {
             83 => self.pick_storage(),
             84..87 => self.activate(plugin),
             87 => Input::RemovePlugin { plugin },
-            88..93 => Input::TakeEvents { lane: Lane(0), plugin, max: self.choices.below(4) },
-            93 => Input::CancelTake { lane: Lane(0), plugin },
-            94 => Input::ReturnEvents { lane: Lane(0), plugin },
-            _ => self.settle(plugin),
+            88..91 => {
+                let lane = self.lane();
+                Input::TakeEvents { plugin, lane, max: self.choices.below(4) }
+            }
+            91 => self.arrange(plugin),
+            92 => self.generation(plugin),
+            93 => Input::CancelTake { plugin, lane: self.lane() },
+            94 => Input::ReturnEvents { plugin, lane: self.lane() },
+            95 => self.end_probation(plugin),
+            96 => self.change_dead_letters(plugin),
+            97 => {
+                let (ticket, settlement) = (CommitTicket(7), Box::new(self.settlement()));
+                Input::Commit { plugin, ticket, settlement }
+            }
+            _ => {
+                let (lane, settlement) = (self.lane(), Box::new(self.settlement()));
+                Input::Settle { plugin, lane, settlement }
+            }
         }
+    }
+
+    fn lane(&mut self) -> Lane {
+        Lane(self.pick(&[0, 0, 0, 1, 2]))
+    }
+
+    fn lanes(&mut self) -> Lanes {
+        Lanes {
+            count: self.pick(&[0, 1, 1, 2]),
+            key: self.pick(&[EventKey::Topic, EventKey::Publisher, EventKey::Level(1)]),
+            canary_percent: self.pick(&[0, 0, 30, 200]),
+        }
+    }
+
+    fn arrange(&mut self, plugin: PluginName) -> Input {
+        let lanes = self.lanes();
+        Input::ArrangeLanes { plugin, lanes }
+    }
+
+    fn generation(&mut self, plugin: PluginName) -> Input {
+        let write = StateWrite::lasting("k", Some(Box::from([])));
+        let step = match self.choices.below(4) {
+            0 | 1 => GenerationStep::Begin,
+            2 => GenerationStep::Write(vec![write]),
+            _ => GenerationStep::Drop,
+        };
+        Input::Generation { plugin, step }
+    }
+
+    fn end_probation(&mut self, plugin: PluginName) -> Input {
+        let verdict = if self.choices.flag() {
+            ProbationVerdict::Keep
+        } else {
+            ProbationVerdict::RollBack(Box::new(self.activation()))
+        };
+        Input::EndProbation { plugin, verdict }
+    }
+
+    fn change_dead_letters(&mut self, plugin: PluginName) -> Input {
+        let count = self.choices.below(3);
+        let letters = (0..count).map(|_: u8| {
+            let sequence = Sequence(self.choices.below(60));
+            let replay = self.choices.flag().then(|| DeadLetterAction::Replay(Arc::new(self.message())));
+            (sequence, replay.unwrap_or(DeadLetterAction::Drop))
+        });
+        Input::ChangeDeadLetters { plugin, letters: letters.collect() }
     }
 
     fn pick_storage(&mut self) -> Input {
@@ -291,7 +354,7 @@ impl<'a> Chaos<'a> {
     }
 
     fn message(&mut self) -> Message {
-        let topic = self.pick(&["a", "a/b", "b/c", "$s"]);
+        let topic = self.pick(&["a", "a/b", "b/c", "$s", "$reply/p/1"]);
         let qos = self.pick(&[Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce]);
         Message {
             payload: vec![0; self.pick(&[0, 1, 9])].into(),
@@ -309,6 +372,8 @@ impl<'a> Chaos<'a> {
             "a/#",
             "+/+",
             "$s",
+            "$clients/#",
+            "$dead/#",
             "b/c",
             "$share/g/#",
             "$share/h/#",
@@ -331,15 +396,32 @@ impl<'a> Chaos<'a> {
     }
 
     fn activate(&mut self, plugin: PluginName) -> Input {
+        Input::ActivatePlugin { plugin, activation: Box::new(self.activation()) }
+    }
+
+    fn activation(&mut self) -> Activation {
         let number = self.choices.below(5);
         let revision = Revision { number, digest: [0; 32], version: "1".into(), activated_at: self.now };
         let count = self.choices.below(4);
         let subscriptions =
             (0..count).map(|_: u8| (self.filter(), self.pick(&[Qos::AtMostOnce, Qos::ExactlyOnce]))).collect();
-        Input::ActivatePlugin { plugin, activation: Box::new(Activation::plain(revision, subscriptions)) }
+        let schedules = self.choices.flag().then(|| ("nightly".into(), self.timer(true)));
+        Activation {
+            lanes: self.lanes(),
+            schedules: schedules.into_iter().collect(),
+            new_generation: self.choices.flag(),
+            probation: self.choices.flag(),
+            ..Activation::plain(revision, subscriptions)
+        }
     }
 
-    fn settle(&mut self, plugin: PluginName) -> Input {
+    fn timer(&mut self, declared: bool) -> Timer {
+        let at = self.now.after_ms(100 * self.choices.below::<u64>(30));
+        let schedule = self.choices.flag().then(|| "* * * * *".into());
+        Timer { at, schedule, declared, payload: Arc::from([7]) }
+    }
+
+    fn settlement(&mut self) -> Settlement {
         let mut settlement = Settlement::default();
         for sequence in self.sequences.clone() {
             let at = self.now.after_ms(100 * self.choices.below::<u64>(30));
@@ -354,7 +436,16 @@ impl<'a> Chaos<'a> {
         settlement.outcomes.push((Sequence(self.choices.below(40)), Outcome::Done));
         let publishes = self.choices.below(3);
         settlement.publishes.extend((0..publishes).map(|_: u8| self.message()));
-        Input::Settle { lane: Lane(0), plugin, settlement: Box::new(settlement) }
+        let timers = self.choices.below(3);
+        settlement.timers.extend((0..timers).map(|_: u8| TimerWrite {
+            name: self.pick(&["a", "b", "c", "$request/1", "$request/2", "+"]).into(),
+            timer: self.choices.flag().then(|| self.timer(false)),
+        }));
+        if self.choices.byte() < 20 {
+            settlement.disconnects.push(self.pick(&["a", "b", "nobody"]).into());
+        }
+        settlement.writes.push(StateWrite::lasting("k", None));
+        settlement
     }
 }
 

@@ -15,19 +15,19 @@
 //! restart                                     everything so far is durable; a new broker starts from it
 //! disk slow|answers|forgets                   what is to be read from disk waits, comes, or cannot be read
 //! storage fails|recovers                      nothing, or everything, can be made durable
-//! plugin P runs REVISION [FILTER QOS ..]
-//! plugin P takes N | cancels | returns | goes
-//! plugin P settles done|retry:S|dead|- .. [; TOPIC TEXT QOS ..] [; KEY=TEXT ..]
+//! plugin P ..                                 see `plugins`
 //! ```
 //! The will of CONNECT takes the words of a publish, and `delay S`. Packet identifiers are 1 where a line has none.
+
+#[path = "script/plugins.rs"]
+mod plugins;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use vespiary_core::event::{
-    AcknowledgeStep, Activation, Change, Connect, ConnectionId, Delivery, Disconnect, InboxEvent, Lane, Outcome,
-    Packet, PacketId, PluginName, Protocol, Publish, ReasonCode, RetainHandling, Revision, Settlement, StateWrite,
-    Subscribe, SubscriptionOptions, Will,
+    AcknowledgeStep, Change, Connect, ConnectionId, Delivery, Disconnect, InboxEvent, Lane, Packet, PacketId, Protocol,
+    Publish, ReasonCode, RetainHandling, Subscribe, SubscriptionOptions, Will,
 };
 use vespiary_core::{
     Broker, Effect, Effects, Input, Ledger, Limits, Message, Qos, SharedStrategy, Timestamp, Topic, TopicFilter,
@@ -82,8 +82,8 @@ struct Run {
     names: BTreeMap<ConnectionId, String>,
     /// Connections made.
     connected: u64,
-    /// The batch that is out, of each plugin.
-    batches: BTreeMap<String, Vec<InboxEvent>>,
+    /// The batch that is out, of each plugin and lane.
+    batches: BTreeMap<(String, Lane), Vec<InboxEvent>>,
 }
 
 /// The words of a line.
@@ -241,6 +241,8 @@ impl Run {
                 "fan_out_at_once" => limits.fan_out_at_once = value,
                 "fan_out_per_turn" => limits.fan_out_per_turn = value,
                 "dead_letters" => limits.dead_letters = value,
+                "timers" => limits.timers = value,
+                "probation_events" => limits.probation_events = value,
                 _ => panic!("no limit {name}"),
             }
         }
@@ -358,61 +360,6 @@ impl Run {
         (message, packet_id, dup, (expiry_s, delay_s))
     }
 
-    fn plugin(&mut self, line: &str) -> Input {
-        let mut parts = line.split(';');
-        let mut words = Words::new(parts.next().expect("a first part"));
-        let (_, name) = (words.word(), words.word());
-        let plugin = PluginName(name.into());
-        match words.word() {
-            "runs" => {
-                let number = words.number();
-                let version = "1.0.0".into();
-                let revision = Revision { number, digest: [0; 32], version, activated_at: self.now };
-                let mut subscriptions = Vec::new();
-                while let Some(word) = words.next() {
-                    subscriptions.push((filter(word), qos(words.word())));
-                }
-                Input::ActivatePlugin { plugin, activation: Box::new(Activation::plain(revision, subscriptions)) }
-            }
-            "takes" => Input::TakeEvents { lane: Lane(0), plugin, max: words.number() },
-            "cancels" => Input::CancelTake { lane: Lane(0), plugin },
-            "returns" => Input::ReturnEvents { lane: Lane(0), plugin },
-            "goes" => Input::RemovePlugin { plugin },
-            "settles" => {
-                let batch = self.batches.remove(name).unwrap_or_default();
-                let mut settlement = Settlement::default();
-                for (event, word) in batch.iter().zip(words.0) {
-                    let outcome = match word.split_once(':') {
-                        Some((_, seconds)) => {
-                            let seconds: u64 = seconds.parse().expect("seconds");
-                            Some(Outcome::RetryAt(self.now.after_ms(seconds * 1000)))
-                        }
-                        None if word == "done" => Some(Outcome::Done),
-                        None if word == "dead" => Some(Outcome::DeadLetter("no use".into())),
-                        None => None,
-                    };
-                    settlement.outcomes.extend(outcome.map(|outcome| (event.sequence, outcome)));
-                }
-                for part in parts {
-                    self.settlement_part(name, part, &mut settlement);
-                }
-                Input::Settle { lane: Lane(0), plugin, settlement: Box::new(settlement) }
-            }
-            verb => panic!("no verb {verb}"),
-        }
-    }
-
-    fn settlement_part(&self, name: &str, part: &str, settlement: &mut Settlement) {
-        if let Some((key, value)) = part.trim().split_once('=') {
-            let value = Some(Box::from(value.as_bytes()));
-            return settlement.writes.push(StateWrite::lasting(key, value));
-        }
-        let mut words = Words::new(part);
-        let (mut message, ..) = self.message(&format!("$plugin/{name}"), &mut Words::new(&part.replace(" q", " qos ")));
-        message.topic = Topic::parse(words.word()).expect("a topic");
-        settlement.publishes.push(message);
-    }
-
     fn name(&self, connection: ConnectionId) -> &str {
         &self.names[&connection]
     }
@@ -427,8 +374,8 @@ impl Run {
             Effect::Close { connection, after, reason } => {
                 format!("{} is closed: {reason:?}{}", self.name(connection), wait(after))
             }
-            Effect::Events { plugin, lane: _, events } => {
-                let mut text = format!("{} handles", plugin.0);
+            Effect::Events { plugin, lane, events } => {
+                let mut text = format!("{} handles{}", plugin.0, on(lane));
                 for event in &events {
                     let payload = String::from_utf8_lossy(&event.message.payload);
                     write!(text, " {}={payload}", event.message.topic).expect("a string takes all");
@@ -438,12 +385,19 @@ impl Run {
                     if event.attempt > 0 {
                         write!(text, "({})", event.attempt).expect("a string takes all");
                     }
+                    if event.replayed {
+                        text.push_str("(replayed)");
+                    }
+                    let properties = event.message.properties.iter().flat_map(|all| &all.user_properties);
+                    for (name, value) in properties {
+                        write!(text, "({name}={value})").expect("a string takes all");
+                    }
                 }
-                self.batches.insert(plugin.0.to_string(), events);
+                self.batches.insert((plugin.0.to_string(), lane), events);
                 text
             }
-            Effect::TakeCancelled { plugin, lane: _ } => format!("{} takes nothing", plugin.0),
-            Effect::Settled { plugin, lane: _, after } => format!("{} has settled{}", plugin.0, wait(after)),
+            Effect::TakeCancelled { plugin, lane } => format!("{} takes nothing{}", plugin.0, on(lane)),
+            Effect::Settled { plugin, lane, after } => format!("{} has settled{}{}", plugin.0, on(lane), wait(after)),
             Effect::PluginActivated { plugin, revision, after, session: _, state: _ } => {
                 format!("{} runs {revision}{}", plugin.0, wait(after))
             }
@@ -468,6 +422,11 @@ impl Run {
             Effect::Dropped { reason, count } => format!("dropped: {count} {reason:?}"),
         }
     }
+}
+
+/// Which lane, where it is not the first.
+fn on(lane: Lane) -> String {
+    if lane == Lane(0) { String::new() } else { format!(" on {}", lane.0) }
 }
 
 fn subscribe(text: &str) -> Subscribe {

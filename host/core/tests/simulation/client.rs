@@ -272,8 +272,9 @@ impl Client {
     /// Checks that what it got of each publisher, topic and QoS is in order, and QoS 2 once. Numbers grow as each
     /// publisher publishes; `origin` tells whose a number is and at which QoS it was published. What a plugin passes on
     /// comes at QoS 2, and is there twice if the event came twice. Where publishes are refused, order does not hold: one whose
-    /// refusal was lost comes again, and may then be taken after those that followed it.
-    pub fn check_order(&self, in_order: bool, origin: impl Fn(u64) -> (usize, Qos)) {
+    /// refusal was lost comes again, and may then be taken after those that followed it; and what a plugin gave up and a
+    /// rollback handed out again is passed on `late`.
+    pub fn check_order(&self, in_order: bool, late: &BTreeSet<u64>, origin: impl Fn(u64) -> (usize, Qos)) {
         let mut last: BTreeMap<(usize, Qos, &Topic, Qos), u64> = BTreeMap::new();
         let mut seen: BTreeSet<(&Topic, Qos, u64)> = BTreeSet::new();
         for (topic, qos, number) in &self.deliveries {
@@ -285,7 +286,8 @@ impl Client {
                 self.name
             );
             // Of an event that came twice, the first may have become a dead letter.
-            let may_be_late = topic.as_str().starts_with("passed/") && published_qos == Qos::AtLeastOnce;
+            let may_be_late =
+                topic.as_str().starts_with("passed/") && (published_qos == Qos::AtLeastOnce || late.contains(number));
             if is_new && !may_be_late && in_order {
                 let last = last.entry((publisher, published_qos, topic, *qos)).or_default();
                 assert!(*last < *number, "{} got {number} on {topic} at {qos:?} after {last}", self.name);

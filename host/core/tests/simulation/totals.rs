@@ -10,6 +10,7 @@ pub struct Totals {
     pub takeovers: u64,
     pub resent: u64,
     pub dead_letters: u64,
+    pub rollbacks: u64,
     pub retries: u64,
     pub refused: u64,
     pub dropped: u64,
@@ -31,12 +32,13 @@ impl Totals {
         self.dropped += other.dropped;
         self.shared += other.shared;
         self.expired += other.expired;
+        self.rollbacks += other.rollbacks;
     }
 
     pub fn check_that_something_happened(&self) {
         let Self { publishes, deliveries, crashes, lost_links, takeovers, .. } = *self;
-        let Self { resent, dead_letters, retries, refused, dropped, shared, expired, .. } = *self;
-        let done = [publishes, deliveries, crashes, lost_links, takeovers, resent, shared, expired];
+        let Self { resent, dead_letters, retries, refused, dropped, shared, expired, rollbacks, .. } = *self;
+        let done = [publishes, deliveries, crashes, lost_links, takeovers, resent, shared, expired, rollbacks];
         let counts = done.into_iter().chain([dead_letters, retries, refused, dropped]);
         assert!(counts.clone().all(|count| count > 20), "the simulation does too little: {self:?}");
     }

@@ -3,11 +3,13 @@
 //! A packet larger than the client's Maximum Packet Size is never staged [MQTT-3.1.2-24]. Reason Strings are left out
 //! first; what cannot be said at all ends the connection. Nothing here takes a turn, so a turn may call it.
 
+use std::num::NonZeroU16;
 use std::rc::Rc;
 
 use vespiary_core::event::{AcknowledgeStep, Packet, PacketId, Protocol, ReasonCode};
 use vespiary_core::{ChangeNumber, Input};
 
+use super::hooked::Ended;
 use super::{Connection, Phase};
 use crate::mqtt::encode::{self, Announcement};
 use crate::mqtt::explain::{About, explain};
@@ -40,7 +42,7 @@ impl Connection {
                     session_present,
                     session_expiry_s,
                     assigned_client_id: assigned_client_id.clone(),
-                    server_keep_alive_s: self.server_keep_alive_s.get(),
+                    server_keep_alive_s: self.server_keep_alive_s.get().map(NonZeroU16::get),
                     receive_maximum: worker.limits().receive_maximum,
                     maximum_packet_size: u32::try_from(worker.options.packet_bytes).unwrap_or(u32::MAX),
                     topic_alias_maximum: worker.options.topic_alias_maximum,
@@ -65,6 +67,28 @@ impl Connection {
         packet_id: PacketId,
         (step, reason): (AcknowledgeStep, ReasonCode),
     ) {
+        let reason = match step {
+            AcknowledgeStep::Pubcomp => match self.released(packet_id) {
+                None => reason,
+                // The core never had the message.
+                Some(Ended::Dropped) => ReasonCode::Success,
+                // The client never asked.
+                Some(Ended::Denied) => return,
+            },
+            AcknowledgeStep::Puback | AcknowledgeStep::Pubrec | AcknowledgeStep::Pubrel => reason,
+        };
+        self.acknowledge_saying(worker, after, packet_id, (step, reason), None);
+    }
+
+    /// The same, with `words` as the Reason String if the client takes some.
+    pub(super) fn acknowledge_saying(
+        self: &Rc<Self>,
+        worker: &Worker,
+        after: ChangeNumber,
+        packet_id: PacketId,
+        (step, reason): (AcknowledgeStep, ReasonCode),
+        words: Option<&str>,
+    ) {
         let protocol = self.protocol();
         if protocol == Protocol::V3 && refuses_publish(step, reason) {
             // 3.1.1 knows no refusal: the client keeps its message and may send it again when it is back
@@ -74,6 +98,7 @@ impl Connection {
         }
         // [MQTT-3.4.2-2] [MQTT-3.5.2-2] [MQTT-3.6.2-2] [MQTT-3.7.2-2]
         let text = if reason.is_error() { self.words(About::step(step), reason) } else { None };
+        let text = text.map(|text| words.unwrap_or(text));
         let explained = text.is_some()
             && self.stage_if_it_fits(worker, after, |out| {
                 encode::acknowledge(protocol, packet_id, (step, reason), text, out);
@@ -104,6 +129,17 @@ impl Connection {
     /// CONNACK that refuses, and the end. A broker without room, or about to stop, names another, to which the client is
     /// to go for now (section 4.11).
     pub(in crate::mqtt) fn refuse(self: &Rc<Self>, worker: &Worker, after: ChangeNumber, reason: ReasonCode) {
+        self.refuse_saying(worker, after, reason, None);
+    }
+
+    /// The same, with `words` as the Reason String.
+    pub(super) fn refuse_saying(
+        self: &Rc<Self>,
+        worker: &Worker,
+        after: ChangeNumber,
+        reason: ReasonCode,
+        words: Option<&str>,
+    ) {
         if self.protocol() == Protocol::V3 {
             worker.stage(self, after, |out| encode::refusal_v3(reason, out));
             return self.close(worker);
@@ -123,7 +159,7 @@ impl Connection {
             reason => (reason, None),
         };
         // [MQTT-3.2.2-19]
-        let text = explain(About::Connect, reason);
+        let text = words.unwrap_or(explain(About::Connect, reason));
         for (text, reference) in [(Some(text), reference), (None, reference), (None, None)] {
             if self.stage_if_it_fits(worker, after, |out| encode::refusal_v5(reason, text, reference, out)) {
                 break;
@@ -137,8 +173,14 @@ impl Connection {
         if self.is_open() && self.protocol() == Protocol::V5 && reason.is_error() {
             let (reason, reference) = match (reason, worker.options.server_reference.as_deref()) {
                 (ReasonCode::ServerShuttingDown, Some(elsewhere)) => (ReasonCode::UseAnotherServer, Some(elsewhere)),
-                // A DISCONNECT has no Bad user name or password (table 3-10).
-                (ReasonCode::BadUserNameOrPassword, _) => (ReasonCode::NotAuthorized, None),
+                // What a DISCONNECT does not have (table 3-10).
+                (
+                    ReasonCode::BadUserNameOrPassword
+                    | ReasonCode::ClientIdentifierNotValid
+                    | ReasonCode::BadAuthenticationMethod,
+                    _,
+                ) => (ReasonCode::NotAuthorized, None),
+                (ReasonCode::ServerUnavailable, _) => (ReasonCode::ServerBusy, None),
                 (reason, _) => (reason, None),
             };
             // [MQTT-3.14.2-3]

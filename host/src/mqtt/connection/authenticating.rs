@@ -5,7 +5,6 @@
 //! its other packets flow [MQTT-4.12.1-1]. The method's answer is polled by the connection's own task and dropped with
 //! it.
 
-use std::cell::Cell;
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,7 +14,7 @@ use vespiary_core::ChangeNumber;
 use vespiary_core::event::ReasonCode;
 
 use super::{Connection, Phase};
-use crate::mqtt::authentication::{Answer, Claim, Exchange, Method, Outcome};
+use crate::mqtt::authentication::{Answer, Claim, Exchange, Method, Outcome, offered};
 use crate::mqtt::encode;
 use crate::mqtt::frame::{Frame, PacketType};
 use crate::mqtt::translate::{self, Accepted, AuthStep};
@@ -39,34 +38,6 @@ pub(super) struct Authentication {
     accepted: Option<Box<Accepted>>,
     /// The method's last data, until CONNACK takes it.
     data: Option<Box<[u8]>>,
-}
-
-/// Where an [`Authentication`] is kept, in few bytes where there is none. It is taken out while something is done with it.
-#[derive(Default)]
-pub(super) struct Kept(Cell<Option<Box<Authentication>>>);
-
-impl Kept {
-    /// Forgets it, and the answer that it may wait for.
-    pub(super) fn forget(&self) {
-        self.0.set(None);
-    }
-
-    fn keep(&self, authentication: Authentication) {
-        self.0.set(Some(Box::new(authentication)));
-    }
-
-    fn with<T>(&self, act: impl FnOnce(&mut Authentication) -> T) -> Option<T> {
-        let mut authentication = self.0.take()?;
-        let result = act(&mut authentication);
-        self.0.set(Some(authentication));
-        Some(result)
-    }
-}
-
-impl fmt::Debug for Kept {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Kept").finish_non_exhaustive()
-    }
 }
 
 /// Whose turn it is.
@@ -93,17 +64,18 @@ impl Connection {
     /// CONNECT names an authentication method: the client is let in when it has authenticated.
     pub(super) fn begin_authentication(self: &Rc<Self>, worker: &Worker, mut accepted: Box<Accepted>) {
         let Some(request) = accepted.authentication.take() else { return };
-        let Some(method) = worker.options.authentication_methods.find(&request.method) else {
+        let own = worker.options.authentication_methods.find(&request.method).cloned();
+        let Some(method) = own.or_else(|| offered(worker.hooks.hooks(), &request.method)) else {
             worker.options.counters.protocol_errors.add();
             return self.refuse(worker, ChangeNumber(0), ReasonCode::BadAuthenticationMethod); // [MQTT-4.12.0-1]
         };
         let client_id = accepted.connect.client_id.clone();
-        let claim = Claim { client_id, user_name: request.user_name, data: None };
+        let claim = Claim { client_id, user_name: request.user_name, address: self.address(), data: None };
         let answer = method.begin(Claim { data: request.data, ..claim.clone() });
         self.phase.set(Phase::Authenticating);
         self.authentication.keep(Authentication {
             name: request.method,
-            method: method.clone(),
+            method,
             claim,
             stage: Stage::Method(answer),
             accepted: Some(accepted),
@@ -163,7 +135,7 @@ impl Connection {
         });
         let Some(outcome) = outcome.flatten() else { return };
         let data = match &outcome {
-            Outcome::Continue { data, .. } | Outcome::Success { data } => data.as_ref(),
+            Outcome::Continue { data, .. } | Outcome::Success { data, .. } => data.as_ref(),
             Outcome::Refuse(_) => None,
         };
         if data.is_some_and(|data| data.len() > MAX_DATA_BYTES) {
@@ -180,15 +152,26 @@ impl Connection {
                     self.authentication.with(|authentication| authentication.stage = Stage::Client(exchange));
                 }
             }
-            Outcome::Success { data } => {
+            Outcome::Success { data, user_name } => {
                 let accepted = self.authentication.with(|authentication| {
+                    if user_name.is_some() {
+                        authentication.claim.user_name.clone_from(&user_name);
+                    }
                     let accepted = authentication.accepted.take()?;
                     authentication.data = data.clone();
                     Some(accepted)
                 });
                 match accepted.flatten() {
-                    Some(accepted) => self.accept(worker, *accepted),
+                    Some(mut accepted) => {
+                        if user_name.is_some() {
+                            accepted.rename(user_name);
+                        }
+                        self.admit(worker, *accepted, true);
+                    }
                     None => {
+                        if user_name.is_some() {
+                            self.rename(user_name);
+                        }
                         self.say_auth(worker, true, data);
                     }
                 }

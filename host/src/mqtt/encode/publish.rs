@@ -115,6 +115,13 @@ impl Publishes {
         }
     }
 
+    /// How long a delivery is.
+    pub(in crate::mqtt) fn length(&mut self, delivery: &Delivery, protocol: Protocol) -> usize {
+        let index = self.form(delivery, protocol);
+        let form = &self.forms[index];
+        form.end - form.start
+    }
+
     /// Stages a delivery in a form that was [found](Self::form), like [`Self::append_form`]: linked, but for what is the
     /// recipient's own, if the frame is large enough for that to pay.
     pub(in crate::mqtt) fn link_form(

@@ -22,7 +22,7 @@ fn later(outcome: impl FnOnce() -> Outcome + Send + 'static) -> Answer {
 impl Method for Backwards {
     fn begin(&self, claim: Claim) -> Answer {
         later(move || match claim.data.as_deref() {
-            Some(b"ticket") => Outcome::Success { data: None },
+            Some(b"ticket") => Outcome::Success { data: None, user_name: None },
             Some(_) => Outcome::Refuse(ReasonCode::NotAuthorized),
             None => {
                 let challenge = format!("{} {}", claim.client_id, claim.user_name.as_deref().unwrap_or("nobody"));
@@ -38,7 +38,7 @@ impl Exchange for Challenged {
         let is_right = data.as_deref() == Some(&self.0);
         later(move || {
             if is_right {
-                Outcome::Success { data: Some(b"welcome"[..].into()) }
+                Outcome::Success { data: Some(b"welcome"[..].into()), user_name: None }
             } else {
                 Outcome::Refuse(ReasonCode::BadUserNameOrPassword)
             }
@@ -62,7 +62,7 @@ struct Verbose;
 
 impl Method for Verbose {
     fn begin(&self, _: Claim) -> Answer {
-        Box::pin(std::future::ready(Outcome::Success { data: Some(vec![0; 70_000].into()) }))
+        Box::pin(std::future::ready(Outcome::Success { data: Some(vec![0; 70_000].into()), user_name: None }))
     }
 }
 

@@ -1,7 +1,6 @@
 //! CONNECT (section 3.1): which MQTT a client speaks, and everything that it says about itself.
 //!
-//! Nothing of CONNECT is kept but what [`Accepted`] holds. A password is read and not used, a user name only together
-//! with an authentication method: without one, whoever reaches the listener may connect.
+//! Nothing of CONNECT is kept but what [`Accepted`] holds. Whether user name and password are right is not decided here.
 
 use std::sync::Arc;
 
@@ -38,8 +37,21 @@ pub(in crate::mqtt) struct Accepted {
     pub(in crate::mqtt) server_keep_alive_s: Option<u16>,
     /// For the packets that it gets.
     pub(in crate::mqtt) wishes: Wishes,
-    /// How it wants to authenticate; without, it does not.
+    /// How it wants to authenticate; without, by its user name and its password if at all.
     pub(in crate::mqtt) authentication: Option<AuthenticationRequest>,
+    /// Its password.
+    pub(in crate::mqtt) password: Option<Box<[u8]>>,
+}
+
+impl Accepted {
+    /// The client is known by this user name.
+    pub(in crate::mqtt) fn rename(&mut self, user: Option<Arc<str>>) {
+        self.inbound.rename(user.clone());
+        if let Some(will) = &mut self.connect.will {
+            will.message.user.clone_from(&user);
+        }
+        self.connect.user = user;
+    }
 }
 
 /// What a client wants of the packets that it gets.
@@ -169,6 +181,8 @@ struct Client {
     wishes: Wishes,
     /// How it wants to authenticate.
     authentication: Option<AuthenticationRequest>,
+    /// Its password.
+    password: Option<Box<[u8]>>,
 }
 
 fn accept(
@@ -177,7 +191,7 @@ fn accept(
     options: ConnectOptions,
     fresh_id: impl FnOnce() -> Arc<str>,
 ) -> Accepted {
-    let Client { mut connect, keep_alive_s: asked, wishes, authentication } = client;
+    let Client { mut connect, keep_alive_s: asked, wishes, authentication, password } = client;
     if connect.client_id.is_empty() {
         connect.client_id = fresh_id(); // [MQTT-3.1.3-6]
         connect.client_id_assigned = true;
@@ -193,6 +207,7 @@ fn accept(
         connection,
         protocol: connect.protocol,
         client_id: connect.client_id.clone(),
+        user: None,
         last_topic: None,
         aliases: None,
         topic_alias_maximum: options.topic_alias_maximum,
@@ -200,7 +215,11 @@ fn accept(
         quota: Quota::default(),
     };
     let keep_alive_s = server_keep_alive_s.unwrap_or(asked);
-    Accepted { connect, inbound, keep_alive_s, server_keep_alive_s, wishes, authentication }
+    let user = connect.user.clone();
+    let mut accepted =
+        Accepted { connect, inbound, keep_alive_s, server_keep_alive_s, wishes, authentication, password };
+    accepted.rename(user);
+    accepted
 }
 
 fn understand_v3(frame: Frame<'_>, now: Timestamp) -> Result<Client, ReasonCode> {
@@ -237,15 +256,16 @@ fn understand_v3(frame: Frame<'_>, now: Timestamp) -> Result<Client, ReasonCode>
         receive_maximum: u16::MAX,
         maximum_packet_size: None,
         will,
-        user: None,
+        user: packet.username.as_deref().map(Into::into),
         address: "".into(),
     });
+    let password = packet.password.as_deref().map(Into::into);
     let wishes = Wishes {
         topic_alias_maximum: 0,
         problem_information: ProblemInformation::Refused,
         response_information: false,
     };
-    Ok(Client { connect, keep_alive_s: packet.keep_alive, wishes, authentication: None })
+    Ok(Client { connect, keep_alive_s: packet.keep_alive, wishes, authentication: None, password })
 }
 
 fn understand_v5(frame: Frame<'_>, now: Timestamp) -> Result<Client, Refusal> {
@@ -266,9 +286,7 @@ fn read_v5<'a>(body: &'a [u8], now: Timestamp, announced: &mut Announced<'a>) ->
     let id = fields.string()?;
     let will = if flags & WILL != 0 { Some(WillFields::read(&mut fields)?) } else { None };
     let user_name = if flags & USER_NAME != 0 { Some(fields.string()?) } else { None };
-    if flags & PASSWORD != 0 {
-        fields.binary()?;
-    }
+    let password = if flags & PASSWORD != 0 { Some(fields.binary()?.into()) } else { None };
     if !fields.is_empty() {
         return Err(ReasonCode::MalformedPacket);
     }
@@ -287,7 +305,7 @@ fn read_v5<'a>(body: &'a [u8], now: Timestamp, announced: &mut Announced<'a>) ->
         receive_maximum: announced.receive_maximum.unwrap_or(u16::MAX),
         maximum_packet_size: announced.maximum_packet_size,
         will,
-        user: None,
+        user: user_name.map(Into::into),
         address: "".into(),
     });
     let wishes = Wishes {
@@ -299,7 +317,7 @@ fn read_v5<'a>(body: &'a [u8], now: Timestamp, announced: &mut Announced<'a>) ->
         },
         response_information: announced.response_information,
     };
-    Ok(Client { connect, keep_alive_s, wishes, authentication })
+    Ok(Client { connect, keep_alive_s, wishes, authentication, password })
 }
 
 /// What the properties of a CONNECT say (section 3.1.2.11).
@@ -451,7 +469,7 @@ fn client_id(id: &str) -> Result<Arc<str>, ReasonCode> {
     if id.starts_with('$') { Err(ReasonCode::ClientIdentifierNotValid) } else { Ok(id.into()) }
 }
 
-/// The topic of a will: what the client may publish to.
+/// The topic of a will: not one that begins with `$`.
 fn will_topic(name: &str) -> Result<Topic, ReasonCode> {
     let topic = Topic::parse(name).map_err(topic_reason)?;
     if topic.is_reserved() { Err(ReasonCode::NotAuthorized) } else { Ok(topic) }

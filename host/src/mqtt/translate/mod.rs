@@ -29,6 +29,7 @@ pub(super) use self::authenticate::{AuthStep, auth};
 pub(super) use self::connect::{Accepted, ConnectOptions, ProblemInformation, Refusal, connect};
 use self::properties::{Place, Properties};
 use self::quota::Quota;
+pub(super) use self::subscribe::denied;
 use super::frame::{Fields, Frame, PacketType};
 use crate::config::Filter;
 
@@ -41,6 +42,8 @@ pub(super) struct Inbound {
     protocol: Protocol,
     /// The publisher of its messages.
     client_id: Arc<str>,
+    /// The user name of its messages; most clients have none.
+    user: Option<Box<UserName>>,
     /// The topic of its last PUBLISH; publishers repeat themselves, and cloning is cheaper than parsing.
     last_topic: Option<Topic>,
     /// Topics by alias; `None` until the client sets the first.
@@ -52,6 +55,10 @@ pub(super) struct Inbound {
     /// The client's publishes that it does not know to be taken.
     quota: Quota,
 }
+
+/// A user name.
+#[derive(Debug)]
+struct UserName(Arc<str>);
 
 /// Topics by alias less one.
 #[derive(Debug)]
@@ -75,8 +82,8 @@ pub(super) enum Understood {
     Input,
     /// PINGREQ.
     Ping,
-    /// A PUBLISH to a topic that begins with `$`. Those are the broker's own: the message is dropped and counted. A 5.0
-    /// client is told Not authorized in the acknowledgement, a 3.1.1 client gets the ordinary one [3.1.1:
+    /// A PUBLISH to a topic that begins with `$`. Those are the broker's own, except `$reply/`: the message is dropped and
+    /// counted. A 5.0 client is told Not authorized in the acknowledgement, a 3.1.1 client gets the ordinary one [3.1.1:
     /// MQTT-3.3.5-2], which is what Mosquitto and EMQX do.
     Denied(Option<(PacketId, AcknowledgeStep)>),
     /// DISCONNECT.
@@ -115,6 +122,20 @@ impl Inbound {
             | PacketType::Unsuback
             | PacketType::Pingresp => Err(ReasonCode::ProtocolError),
         }
+    }
+
+    /// Client identifier and user name.
+    pub(super) fn client(&self) -> (Arc<str>, Option<Arc<str>>) {
+        (self.client_id.clone(), self.user())
+    }
+
+    /// From now on the client is known by this user name.
+    pub(super) fn rename(&mut self, user: Option<Arc<str>>) {
+        self.user = user.map(|name| Box::new(UserName(name)));
+    }
+
+    fn user(&self) -> Option<Arc<str>> {
+        self.user.as_ref().map(|name| name.0.clone())
     }
 
     /// An acknowledgement for the client is staged. Says whether it ends an exchange that counts against our Receive

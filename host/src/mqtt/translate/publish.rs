@@ -9,6 +9,7 @@ use vespiary_core::{Input, Message, Qos, Topic};
 
 use super::{Aliases, Inbound, Terms, Understood, once, packet_id, response_topic, topic_reason};
 use crate::mqtt::frame::{Fields, Frame, text};
+use crate::plugins::hooks::may_be_published;
 
 /// Properties of a PUBLISH.
 #[derive(Debug, Default)]
@@ -45,7 +46,8 @@ impl Inbound {
         if let Some(packet_id) = packet_id {
             self.quota.take(self.protocol, qos, packet_id, terms.receive_maximum)?;
         }
-        if topic.is_reserved() {
+        let is_reserved = topic.is_reserved();
+        if is_reserved && !may_be_published(&topic) {
             let step = if qos == Qos::ExactlyOnce { AcknowledgeStep::Pubrec } else { AcknowledgeStep::Puback };
             return Ok(Understood::Denied(packet_id.map(|packet_id| (packet_id, step))));
         }
@@ -62,12 +64,13 @@ impl Inbound {
             topic,
             payload: payload.into(),
             qos,
-            retain: frame.flags & 1 != 0,
+            // The answer to a request is of no use to anybody later.
+            retain: frame.flags & 1 != 0 && !is_reserved,
             properties,
             expires_at: expiry_s.map(|seconds| terms.now.after_ms(u64::from(seconds) * 1000)),
             received_at: terms.now,
             publisher: self.client_id.clone(),
-            user: None,
+            user: self.user(),
         };
         let publish = Publish { packet_id, dup, message };
         inputs.push_back(Input::Publish { connection: self.connection, publish });

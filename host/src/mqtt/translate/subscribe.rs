@@ -16,6 +16,7 @@ use super::properties::{Place, Properties};
 use super::{Inbound, Terms, Understood, decode_v3, decode_v5, quality};
 use crate::config::Filter;
 use crate::mqtt::frame::{Fields, Frame};
+use crate::plugins::hooks::may_be_subscribed;
 
 /// A filter with its options, or why it is not taken.
 type Requested = Result<(TopicFilter, SubscriptionOptions), ReasonCode>;
@@ -38,9 +39,9 @@ impl Inbound {
         }
         for requested in &mut filters {
             if let Ok((filter, _)) = requested
-                && is_denied(filter, terms.denied_subscriptions)
+                && let Some(reason) = denied(filter, terms.denied_subscriptions)
             {
-                *requested = Err(ReasonCode::UnspecifiedError);
+                *requested = Err(reason);
             }
         }
         let subscribe = Box::new(Subscribe { packet_id, identifier, filters });
@@ -169,6 +170,15 @@ fn is_shared(filter: &str) -> bool {
 fn shared(filter: &str) -> Option<&str> {
     let (name, filter) = filter.strip_prefix("$share/")?.split_once('/')?;
     (!name.is_empty() && !name.contains(['+', '#']) && !filter.is_empty()).then_some(filter)
+}
+
+/// Why nobody may subscribe with a filter, also as one of a group: it would bring what is between the broker and one plugin,
+/// or the operator denies it.
+pub(in crate::mqtt) fn denied(filter: &TopicFilter, denied: &[Filter]) -> Option<ReasonCode> {
+    if !may_be_subscribed(filter) {
+        return Some(ReasonCode::NotAuthorized);
+    }
+    is_denied(filter, denied).then_some(ReasonCode::UnspecifiedError)
 }
 
 /// Whether the operator denies what a filter would bring, also to a group that shares it.

@@ -16,6 +16,7 @@ fn inbound(protocol: Protocol) -> Inbound {
         connection: CONNECTION,
         protocol,
         client_id: "client".into(),
+        user: None,
         last_topic: None,
         aliases: None,
         topic_alias_maximum: OPTIONS.topic_alias_maximum,
