@@ -19,5 +19,6 @@ mod interop;
 mod languages;
 mod large_queues;
 mod sandbox;
+mod swaps;
 mod signing;
 mod torture;

@@ -21,7 +21,7 @@ pub(super) use self::dead::{ReplayCommand, replay};
 pub(super) use self::deploy::{DeployArgs, deploy};
 pub(super) use self::logs::{LogsCommand, follow, print_line, readable, run as logs};
 use super::AdminAddress;
-use crate::plugins::deploy::Deployed;
+use crate::plugins::deploy::DeployReport;
 use crate::plugins::view::{Details, Summary};
 
 /// Flags of `plugin`.
@@ -132,7 +132,7 @@ pub(super) fn plugin(args: &PluginArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn print_deployed(json: bool, answer: String) -> anyhow::Result<ExitCode> {
-    print_answer(json, answer, |deployed: Deployed| {
+    print_answer(json, answer, |deployed: DeployReport| {
         match deployed.replaced {
             None => println!("plugin {} is deployed as revision 1 (version {})", deployed.plugin, deployed.version),
             Some(replaced) => println!(

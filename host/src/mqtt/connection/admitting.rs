@@ -78,7 +78,8 @@ impl Connection {
                 let client = &*accepted.connect.client_id;
                 tracing::debug!(client, refusal.code, refusal.reason, "a hook refused a connection");
                 worker.options.counters.failed_authentications.add();
-                let (reason, words) = (refusals::of_connect(refusal.code), refusals::words(&refusal.reason));
+                let (reason, words) =
+                    (refusals::of_connect(refusal.code, self.protocol()), refusals::words(&refusal.reason));
                 self.refuse_saying(worker, ChangeNumber(0), reason, words.as_deref());
             }
         }

@@ -210,6 +210,10 @@ impl Connection {
         while let Some(ruling) = self.next_ruling() {
             self.rule(worker, ruling);
         }
+        if !self.waits.get() {
+            // The client's silence counts from when it is read again.
+            worker.put_off_deadline(self);
+        }
     }
 
     fn next_ruling(&self) -> Option<Ruling> {
