@@ -23,10 +23,7 @@ fn request(at: SocketAddr, first_line: &str, headers: &str, body: &str) -> Resul
     let mut stream = TcpStream::connect(at)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let length = body.len();
-    write!(
-        stream,
-        "{first_line} HTTP/1.1\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}"
-    )?;
+    write!(stream, "{first_line} HTTP/1.1\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let (head, body) = answer.split_once("\r\n\r\n").context("no HTTP answer")?;
@@ -104,7 +101,8 @@ fn what_broker_and_plugins_count_is_there_for_prometheus() -> Result<()> {
     let broker = Broker::start(&directory.path().join("data"))?;
     broker.deploy(&guest("obeys"))?;
     let mut publisher = Client::connect(broker.mqtt, "one", true)?;
-    publisher.publish_acknowledged("in/a", b"count readings 3 asset=pump\ngauge level 1.5\ncount readings 4 asset=pump")?;
+    publisher
+        .publish_acknowledged("in/a", b"count readings 3 asset=pump\ngauge level 1.5\ncount readings 4 asset=pump")?;
     publisher.publish_acknowledged("in/a", b"reject not today")?;
     broker.wait_plugin("obeys", "done", |shown| shown["counts"]["dead_lettered"] == 1)?;
     let host = format!("Host: {}\r\n", broker.http);
