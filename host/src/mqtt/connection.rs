@@ -90,6 +90,9 @@ pub(super) struct Connection {
     waker: OnceCell<Waker>,
 }
 
+/// What is said later, polled by the connection's task.
+type Later<T> = Pin<Box<dyn Future<Output = T>>>;
+
 /// There may be a hundred thousand of them, and nearly all do nothing: what few need is behind a pointer.
 const _: () = assert!(size_of::<Connection>() <= 336);
 

@@ -305,3 +305,41 @@ fn a_plugin_that_answers_nobody_does_not_keep_the_others_waiting() {
         all.await;
     });
 }
+
+#[test]
+fn a_guest_is_made_before_it_is_needed_and_one_that_died_is_replaced() {
+    struct Counted(AtomicU32);
+    struct Dies;
+    impl Guest for Dies {
+        fn ask(&mut self, _: Duration, question: &Question) -> Result<Answer, String> {
+            match question {
+                Question::Publish(passing) if passing.message.topic.as_str() == "die" => Err("trap".to_owned()),
+                _ => Ok(Answer::Publish(PublishVerdict::Drop)),
+            }
+        }
+    }
+    impl Code for Counted {
+        fn guest(&self) -> Result<Box<dyn Guest>, String> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Ok(Box::new(Dies))
+        }
+    }
+    let (hooks, code) = (Hooks::default(), Arc::new(Counted(AtomicU32::new(0))));
+    let made = || code.0.load(Ordering::Relaxed);
+    let declarations = [declaration(Hook::InterceptPublish, &["#"])];
+    hooks.install(&PluginName("p".into()), code.clone(), log().0, &declarations);
+    while made() == 0 {
+        std::thread::yield_now();
+    }
+    // The first question may come while that one is still being put aside.
+    for _ in 0..5 {
+        assert_eq!(publish(&hooks, "t"), Published::Dropped);
+    }
+    let before = made();
+    assert!(before <= 2, "{before}");
+    for _ in 0..3 {
+        assert!(matches!(publish(&hooks, "die"), Published::Denied(_)));
+    }
+    assert_eq!(publish(&hooks, "t"), Published::Dropped);
+    assert!((3..=4).contains(&made()), "{}", made());
+}
