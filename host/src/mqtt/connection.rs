@@ -341,6 +341,11 @@ impl Connection {
                     }
                 }
                 Ok(None) => return consumed,
+                // What came before stands, and is to be done first.
+                Err(_) if self.waits.get() => {
+                    self.left_over.set(true);
+                    return consumed;
+                }
                 Err(reason) => self.violated(worker, reason),
             }
         }
