@@ -4,6 +4,7 @@
 //! once). Any standard error turns into *retry* by `?`, since most failures pass; to give up is always written out.
 
 use std::fmt;
+use std::time::Duration;
 
 /// The result of a handler, and of whatever it calls.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -31,6 +32,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub struct Error {
     /// Whether the event becomes a dead letter at once.
     reject: bool,
+    /// When it comes again, if that is not left to the broker.
+    after: Option<Duration>,
     /// The reason, with the errors beneath it.
     message: String,
 }
@@ -38,12 +41,34 @@ pub struct Error {
 impl Error {
     /// The event failed for now: it comes again after a pause, and becomes a dead letter after several attempts.
     pub fn retry(reason: impl Into<String>) -> Self {
-        Self { reject: false, message: reason.into() }
+        Self { reject: false, after: None, message: reason.into() }
+    }
+
+    /// The event failed for now and comes again after this pause, rather than after one that grows with each attempt.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use vespiary_sdk::prelude::*;
+    /// # fn handler(ready: bool) -> Result<()> {
+    /// if !ready {
+    ///     return Err(Error::retry("the line is busy").after(Duration::from_secs(30)));
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn after(mut self, pause: Duration) -> Self {
+        self.after = Some(pause);
+        self
+    }
+
+    /// As [`retry`](Self::retry) and [`after`](Self::after) together, with a reason that says only that.
+    pub fn retry_after(pause: Duration) -> Self {
+        Self::retry(format!("to be tried again in {pause:?}")).after(pause)
     }
 
     /// The event will never succeed: it becomes a dead letter at once, with this reason.
     pub fn reject(reason: impl Into<String>) -> Self {
-        Self { reject: true, message: reason.into() }
+        Self { reject: true, after: None, message: reason.into() }
     }
 
     /// Whether the event becomes a dead letter at once.
@@ -54,6 +79,11 @@ impl Error {
     /// The reason, with the errors beneath it.
     pub fn message(&self) -> &str {
         &self.message
+    }
+
+    /// When the event comes again, if that is not left to the broker.
+    pub fn pause(&self) -> Option<Duration> {
+        self.after
     }
 
     /// The reason.

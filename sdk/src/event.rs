@@ -24,7 +24,7 @@ pub enum Qos {
 }
 
 /// A further property of a message, named as in MQTT 5: `content-type`, `response-topic`, `payload-format` (`utf-8` or
-/// `bytes`), `correlation-data` (base64); any other name is a user property, prefixed with `user:`.
+/// `bytes`), `correlation-data` (base64), `message-expiry` (seconds); any other name is a user property, prefixed with `user:`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Property {
     /// The name.
@@ -33,18 +33,36 @@ pub struct Property {
     pub value: String,
 }
 
+/// Where an event comes from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum EventKind {
+    /// A message on a topic that the plugin subscribes to.
+    #[default]
+    Message,
+    /// A timer that fell due; the topic is `$timer/NAME`.
+    Timer,
+    /// The answer to a request, or that none came in time; the topic begins with `$reply/`.
+    Response,
+    /// Something happened to a client; the topic begins with `$clients/`.
+    Client,
+}
+
 /// A point in time: milliseconds since the Unix epoch. As JSON it is that number; printed, it is RFC 3339 in UTC.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Timestamp(u64);
 
-/// An event from the plugin's inbox: a message published to a topic that a handler listens to.
+/// An event from the plugin's inbox: a message published to a topic that a handler listens to, a timer, an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     /// See [`Event::id`].
     pub(crate) id: u64,
+    /// See [`Event::kind`].
+    pub(crate) kind: EventKind,
     /// See [`Event::topic`].
     pub(crate) topic: String,
+    /// See [`Event::captures`].
+    pub(crate) captures: Vec<String>,
     /// See [`Event::payload`].
     pub(crate) payload: Vec<u8>,
     /// See [`Event::qos`].
@@ -53,6 +71,8 @@ pub struct Event {
     pub(crate) retained: bool,
     /// See [`Event::publisher`].
     pub(crate) publisher: String,
+    /// See [`Event::user`].
+    pub(crate) user: Option<String>,
     /// See [`Event::received_at`].
     pub(crate) received_at: Timestamp,
     /// See [`Event::attempt`].
@@ -65,6 +85,17 @@ impl Event {
     /// Identity of the event: the same when it is handed out again, never reused for another.
     pub fn id(&self) -> u64 {
         self.id
+    }
+
+    /// Where it comes from.
+    pub fn kind(&self) -> EventKind {
+        self.kind
+    }
+
+    /// The levels of the topic that wildcards stand for, of the first of the plugin's filters that matches. Handlers usually
+    /// name theirs: `#[on("rooms/{room}/temperature")]`.
+    pub fn captures(&self) -> &[String] {
+        &self.captures
     }
 
     /// The topic it was published to.
@@ -98,9 +129,14 @@ impl Event {
         self.retained
     }
 
-    /// Client identifier of the publisher, or `$plugin/NAME`.
+    /// Client identifier of the publisher, or `$plugin/NAME`; empty for what comes from the broker itself.
     pub fn publisher(&self) -> &str {
         &self.publisher
+    }
+
+    /// User name of the publisher, if it authenticated with one.
+    pub fn user(&self) -> Option<&str> {
+        self.user.as_deref()
     }
 
     /// When the broker took the message.
@@ -176,19 +212,26 @@ impl Sub<Duration> for Timestamp {
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (days, millis) = (self.0 / 86_400_000, self.0 % 86_400_000);
-        // Days to a date by Howard Hinnant's `civil_from_days`: years begin in March, eras have 146,097 days.
-        let shifted = days + 719_468;
-        let day_of_era = shifted % 146_097;
-        let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-        let shifted_month = (5 * day_of_year + 2) / 153;
-        let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-        let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-        let year = year_of_era + shifted / 146_097 * 400 + u64::from(month <= 2);
+        let (year, month, day) = civil_from_days(days);
         let (hour, minute) = (millis / 3_600_000, millis / 60_000 % 60);
         let (second, milli) = (millis / 1_000 % 60, millis % 1_000);
         write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
     }
+}
+
+/// Year, month and day of the month, so many days after the Unix epoch, by Howard Hinnant's `civil_from_days`: years begin in
+/// March, eras have 146,097 days.
+pub(crate) fn civil_from_days(days: u64) -> (u64, u8, u8) {
+    let shifted = days + 719_468;
+    let day_of_era = shifted % 146_097;
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let year = year_of_era + shifted / 146_097 * 400 + u64::from(month <= 2);
+    // Both are below 32.
+    (year, month as u8, day as u8)
 }
 
 #[cfg(test)]

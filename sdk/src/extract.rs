@@ -9,7 +9,7 @@ use std::str::FromStr;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
-use crate::event::Event;
+use crate::event::{Event, Property};
 
 /// A type that a handler can take as a parameter.
 ///
@@ -67,6 +67,26 @@ pub struct Text(
     pub String,
 );
 
+/// The properties of the message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Properties<'event>(
+    /// All of them, in order.
+    pub &'event [Property],
+);
+
+impl<'event> Properties<'event> {
+    /// The first property of this name, such as `content-type`.
+    pub fn get(&self, name: &str) -> Option<&'event str> {
+        self.0.iter().find(|property| property.name == name).map(|property| property.value.as_str())
+    }
+
+    /// The first user property of this name (without `user:`).
+    pub fn user(&self, name: &str) -> Option<&'event str> {
+        let named = |property: &&Property| property.name.strip_prefix("user:") == Some(name);
+        self.0.iter().find(named).map(|property| property.value.as_str())
+    }
+}
+
 impl<'event, T: Deserialize<'event>> FromEvent<'event> for Json<T> {
     fn from_event(event: &'event Event) -> Result<Self> {
         event.json().map(Self)
@@ -88,6 +108,12 @@ impl FromEvent<'_> for Text {
 impl<'event> FromEvent<'event> for &'event [u8] {
     fn from_event(event: &'event Event) -> Result<Self> {
         Ok(event.payload())
+    }
+}
+
+impl<'event> FromEvent<'event> for Properties<'event> {
+    fn from_event(event: &'event Event) -> Result<Self> {
+        Ok(Self(event.properties()))
     }
 }
 

@@ -42,8 +42,19 @@ mod plugin;
 mod context;
 mod event;
 mod extract;
+mod handler;
+
+mod client_event;
 mod message;
+mod metrics;
+mod request;
+mod secret;
 mod state;
+mod timers;
+
+pub mod hooks;
+pub mod http;
+pub mod migration;
 
 mod config;
 mod error;
@@ -56,20 +67,29 @@ mod panic;
 mod pattern;
 
 #[cfg(target_arch = "wasm32")]
-mod guest;
+#[doc(hidden)]
+pub mod guest;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
 
+pub use client_event::ClientEvent;
 pub use config::{Config, ConfigError};
 pub use context::Context;
 pub use error::{Error, OrReject, Result};
-pub use event::{Event, Property, Qos, Timestamp};
-pub use extract::{FromEvent, Json, Raw, Text};
-pub use message::{Message, Payload, PublishError};
+pub use event::{Event, EventKind, Property, Qos, Timestamp};
+pub use extract::{FromEvent, Json, Properties, Raw, Text};
+pub use message::{BrokerError, Draft, Message, Payload};
+pub use metrics::Metrics;
 pub use plugin::{Outcome, Plugin};
+pub use request::{Answer, Request, RequestId};
+pub use secret::{Secret, SecretError};
 pub use serde_json;
 pub use state::{State, StateError};
-pub use vespiary_sdk_macros::{on, plugin};
+pub use timers::{TimerError, Timers};
+pub use vespiary_sdk_macros::{
+    auth_step, authenticate, authorize, http, intercept_deliver, intercept_publish, intercept_subscribe, migrate, on,
+    on_client, on_response, on_timer, plugin, schedule,
+};
 
 /// Mistakes that do not compile; their messages are tested in `vespiary-sdk-macros`.
 ///
@@ -106,9 +126,17 @@ pub struct CompileErrors;
 ///
 /// With `Serialize` and `Deserialize`, whose derive macros need `serde` among the plugin's own dependencies.
 pub mod prelude {
+    pub use crate::hooks::{
+        Access, Action, Authentication, Authorization, Client, Credentials, DeliverVerdict, Progress, PublishVerdict,
+        Refusal, Step, SubscribeVerdict, Subscription,
+    };
+    pub use crate::http::{Incoming, Query, Response};
+    pub use crate::migration::Entry;
     pub use crate::{
-        Config, Context, Error, Event, Json, Message, OrReject, Qos, Raw, Result, State, Text, Timestamp, debug, error,
-        info, on, plugin, trace, warn,
+        Answer, ClientEvent, Config, Context, Error, Event, Json, Message, OrReject, Properties, Qos, Raw, RequestId,
+        Result, State, Text, Timestamp, auth_step, authenticate, authorize, debug, error, http, info,
+        intercept_deliver, intercept_publish, intercept_subscribe, migrate, on, on_client, on_response, on_timer,
+        plugin, schedule, trace, warn,
     };
     pub use serde::{Deserialize, Serialize};
     pub use serde_json::json;
@@ -119,8 +147,12 @@ pub mod prelude {
 pub mod __private {
     pub use crate::extract::parse_capture;
     #[cfg(target_arch = "wasm32")]
-    pub use crate::guest::{bindings, handle, health, init, wit_bindgen};
-    pub use crate::manifest::{manifest, manifest_length};
+    pub use crate::guest;
+    pub use crate::handler::{Handler, Trigger, into_result};
+    pub use crate::hooks::{FromQuestion, Hook, HookRun, InFlight, Wanted, into_verdict};
+    pub use crate::http::{FromRequest, Route, into_response};
+    pub use crate::manifest::{Parts, manifest, manifest_length};
+    pub use crate::migration::{FromEntry, Migration, check_migrations, into_entries};
     pub use crate::pattern::Level;
-    pub use crate::plugin::{Handler, into_result, plugin};
+    pub use crate::plugin::{Declaration, plugin};
 }

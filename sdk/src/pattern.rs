@@ -59,15 +59,45 @@ pub(crate) fn matches<'pattern, 'topic>(
     remaining.is_none()
 }
 
+/// Whether some topic could match both a pattern and a topic filter.
+pub(crate) fn overlap(levels: &[Level<'_>], filter: &str) -> bool {
+    let mut levels = levels.iter();
+    let mut others = filter.split('/').enumerate();
+    loop {
+        match (levels.next(), others.next()) {
+            (None, None) => return true,
+            (Some(Level::Rest), other) => {
+                return !other.is_some_and(|(index, text)| index == 0 && text.starts_with('$'));
+            }
+            (None, Some((_, other))) => return other == "#",
+            // `a` and `a/#` share the topic `a`.
+            (Some(_), None) => return false,
+            (Some(level), Some((index, other))) => match (level, other) {
+                (level, "#") => return index > 0 || !matches!(level, Level::Exact(text) if text.starts_with('$')),
+                (Level::Exact(text), "+") if index == 0 && text.starts_with('$') => return false,
+                (Level::One, text) if index == 0 && text.starts_with('$') => return false,
+                (Level::One | Level::Rest, _) | (Level::Exact(_), "+") => {}
+                (Level::Exact(text), other) if *text == other => {}
+                (Level::Exact(_), _) => return false,
+            },
+        }
+    }
+}
+
 /// Whether a topic filter, known to be valid, matches a topic.
 #[cfg(not(target_arch = "wasm32"))]
 pub(crate) fn filter_matches(filter: &str, topic: &str) -> bool {
-    let levels = filter.split('/').map(|level| match level {
+    matches(levels(filter), topic, &mut [""; MAX_WILDCARDS])
+}
+
+/// The levels of a topic filter.
+#[cfg(not(target_arch = "wasm32"))]
+pub(crate) fn levels(filter: &str) -> impl Iterator<Item = Level<'_>> {
+    filter.split('/').map(|level| match level {
         "+" => Level::One,
         "#" => Level::Rest,
         text => Level::Exact(text),
-    });
-    matches(levels, topic, &mut [""; MAX_WILDCARDS])
+    })
 }
 
 #[cfg(test)]
@@ -97,6 +127,28 @@ mod tests {
             ("a/b/c", "a/b", false),
         ] {
             assert_eq!(filter_matches(filter, topic), expected, "{filter} against {topic}");
+        }
+    }
+
+    #[test]
+    fn filters_overlap_if_some_topic_matches_both() {
+        for (pattern, filter, expected) in [
+            ("plant/#", "plant/1/x", true),
+            ("plant/#", "plant", true),
+            ("plant/#", "#", true),
+            ("plant/#", "+/1", true),
+            ("plant/+/x", "plant/1/+", true),
+            ("plant/+/x", "plant/1/y", false),
+            ("plant/1", "plant/1/#", true),
+            ("plant/1", "plant/1/2", false),
+            ("plant/1/2", "plant/1", false),
+            ("#", "$SYS/x", false),
+            ("$SYS/#", "#", false),
+            ("$SYS/#", "+/x", false),
+            ("$SYS/#", "$SYS/x", true),
+        ] {
+            let levels: Vec<Level<'_>> = levels(pattern).collect();
+            assert_eq!(overlap(&levels, filter), expected, "{pattern} and {filter}");
         }
     }
 

@@ -1,66 +1,80 @@
 //! A declared plugin, and the loop that takes a batch of events through its handlers.
 //!
-//! The loop is the same in a component and in tests. Each event is a transaction: `begin`, every handler whose pattern matches,
+//! The loop is the same in a component and in tests. Each event is a transaction: `begin`, every handler that takes the event,
 //! in the order of the declaration, and `rollback` if one of them fails.
 
 use std::fmt;
 use std::rc::Rc;
+use std::time::Duration;
 
 use crate::config::Config;
 use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::event::Event;
+use crate::event::{Event, EventKind};
+use crate::handler::{Handler, Trigger};
+use crate::hooks::Hook;
 use crate::host::{Host, TheHost};
-use crate::pattern::{self, Level, MAX_WILDCARDS};
+use crate::http::Route;
+use crate::migration::{self, Entry, Migration};
+use crate::pattern::MAX_WILDCARDS;
+use crate::request;
 use crate::warn;
 
 /// A plugin, as `plugin!` declares it; `plugin()` gives it.
 #[derive(Clone, Copy)]
 pub struct Plugin {
+    /// What was declared.
+    declaration: &'static Declaration,
+}
+
+/// What `plugin!` declares.
+#[doc(hidden)]
+pub struct Declaration {
     /// See [`Plugin::name`].
-    name: &'static str,
+    pub name: &'static str,
     /// See [`Plugin::version`].
-    version: &'static str,
+    pub version: &'static str,
     /// See [`Plugin::manifest`].
-    manifest: &'static str,
+    pub manifest: &'static [u8],
     /// The handlers, in the order in which they run.
-    handlers: &'static [Handler],
+    pub handlers: &'static [Handler],
+    /// The hooks, in the order in which they are asked.
+    pub hooks: &'static [Hook],
+    /// The routes.
+    pub routes: &'static [Route],
+    /// The migrations.
+    pub migrations: &'static [Migration],
+    /// See [`Plugin::state_version`].
+    pub state_version: u32,
     /// See [`Plugin::publishes`].
-    publishes: &'static [&'static str],
+    pub publishes: &'static [&'static str],
+    /// Names of the secrets that it asks for.
+    pub secrets: &'static [&'static str],
+    /// Servers that it asks to reach over HTTP.
+    pub http_hosts: &'static [&'static str],
+    /// Whether it asks to disconnect clients.
+    pub disconnects: bool,
     /// Called once on each new instance.
-    init: Option<Check>,
+    pub init: Option<Check>,
     /// Called after `init` on a deploy.
-    health: Option<Check>,
+    pub health: Option<Check>,
 }
 
 /// A plugin's `init` or `health`.
 type Check = fn(&Config) -> Result<()>;
 
-/// What `#[on(..)]` declares about a function.
-#[doc(hidden)]
-#[derive(Clone, Copy)]
-pub struct Handler {
-    /// The function's name.
-    pub name: &'static str,
-    /// The topic filter to subscribe to.
-    pub filter: &'static str,
-    /// The topic filter as a JSON string.
-    pub filter_json: &'static str,
-    /// QoS of the subscription.
-    pub qos: u8,
-    /// The pattern that topics are matched against.
-    pub levels: &'static [Level<'static>],
-    /// Fetches the parameters and calls the function; gets what the pattern captured.
-    pub run: fn(&mut Context, &Event, &[&str]) -> Result<()>,
-}
-
 /// What became of an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// Handled: its writes and publishes are committed.
+    /// Handled: what it wrote, published and asked for is committed.
     Done,
-    /// Failed for now, with the reason: it comes again after a pause.
-    Retry(String),
+    /// Failed for now: it comes again.
+    Retry {
+        /// The reason.
+        reason: String,
+        /// After how long, if that is not left to the broker.
+        after: Option<Duration>,
+    },
     /// Will never succeed, with the reason: it becomes a dead letter.
     Reject(String),
 }
@@ -68,38 +82,49 @@ pub enum Outcome {
 impl Plugin {
     /// The plugin's name.
     pub fn name(&self) -> &'static str {
-        self.name
+        self.declaration.name
     }
 
     /// The plugin's version: usually its crate's.
     pub fn version(&self) -> &'static str {
-        self.version
+        self.declaration.version
     }
 
-    /// The manifest, as it stands in the component: JSON with name, version, description, subscriptions and grants
-    /// asked for.
+    /// The manifest, as it stands in the component: JSON with all that the declaration and what it lists say.
     pub fn manifest(&self) -> &'static str {
-        self.manifest
+        std::str::from_utf8(self.declaration.manifest).expect("a manifest is put together from strings")
+    }
+
+    /// The version of the form that the plugin's state has; 1 unless it is declared.
+    pub fn state_version(&self) -> u32 {
+        self.declaration.state_version
     }
 
     /// The topic filters that it subscribes to, in the order of its handlers.
     pub fn subscribes(&self) -> impl Iterator<Item = &'static str> {
-        self.handlers.iter().map(|handler| handler.filter)
+        self.declaration.handlers.iter().filter_map(|handler| match handler.trigger {
+            Trigger::Topic { filter, .. } => Some(filter),
+            Trigger::Timer { .. } | Trigger::Schedule { .. } | Trigger::Response { .. } => None,
+        })
     }
 
     /// The topic filters that it asks to publish to.
     pub fn publishes(&self) -> &'static [&'static str] {
-        self.publishes
+        self.declaration.publishes
+    }
+
+    pub(crate) fn declaration(&self) -> &'static Declaration {
+        self.declaration
     }
 
     /// Runs the plugin's `init`.
     pub(crate) fn init(&self, host: &TheHost) -> Result<(), String> {
-        check(self.init, host)
+        check(self.declaration.init, host)
     }
 
     /// Runs the plugin's `health`.
     pub(crate) fn health(&self, host: &TheHost) -> Result<(), String> {
-        check(self.health, host)
+        check(self.declaration.health, host)
     }
 
     /// Handles a batch: one outcome for each event, in order.
@@ -113,17 +138,18 @@ impl Plugin {
                     context.turn_to(Rc::clone(&event));
                     context
                 }
-                none => none.insert(Context::new(Rc::clone(&event), host)),
+                none => none.insert(Context::new(Some(Rc::clone(&event)), host)),
             };
             host.begin(event.id());
             let outcome = match self.handle_one(context, &event) {
                 Ok(()) => Outcome::Done,
                 Err(error) => {
                     host.rollback();
+                    let after = error.pause();
                     if error.is_reject() {
                         Outcome::Reject(error.into_message())
                     } else {
-                        Outcome::Retry(error.into_message())
+                        Outcome::Retry { reason: error.into_message(), after }
                     }
                 }
             };
@@ -133,19 +159,30 @@ impl Plugin {
     }
 
     fn handle_one(&self, context: &mut Context, event: &Event) -> Result<()> {
+        let tag = match event.kind() {
+            EventKind::Response => request::take_tag(context.host(), event)?,
+            EventKind::Message | EventKind::Timer | EventKind::Client => None,
+        };
         let mut matched = false;
-        for handler in self.handlers {
+        for handler in self.declaration.handlers {
             let mut captures = [""; MAX_WILDCARDS];
-            if pattern::matches(handler.levels.iter().copied(), event.topic(), &mut captures) {
+            if handler.trigger.takes(event, tag.as_deref(), &mut captures) {
                 matched = true;
                 (handler.run)(context, event, &captures)?;
             }
         }
         if !matched {
-            // It came while an earlier revision with other subscriptions was active.
+            // It came while an earlier revision with other handlers was active.
             warn!("no handler for `{}`: the event is dropped", event.topic());
         }
         Ok(())
+    }
+
+    /// Brings entries of an earlier state version to this one's form.
+    pub(crate) fn migrate(&self, from: u32, entries: Vec<Entry>) -> Result<Vec<Vec<Entry>>, String> {
+        let Declaration { migrations, state_version, .. } = self.declaration;
+        let migrated = entries.into_iter().map(|entry| migration::migrate(migrations, from, *state_version, entry));
+        migrated.collect::<Result<_>>().map_err(Error::into_message)
     }
 }
 
@@ -158,58 +195,12 @@ fn check(check: Option<Check>, host: &TheHost) -> Result<(), String> {
 
 impl fmt::Debug for Plugin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.name, self.version)
-    }
-}
-
-impl fmt::Debug for Handler {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} on {}", self.name, self.filter)
+        write!(f, "{} {}", self.name(), self.version())
     }
 }
 
 /// Makes a plugin; called by `plugin!`.
 #[doc(hidden)]
-pub const fn plugin(
-    name: &'static str,
-    version: &'static str,
-    manifest: &'static [u8],
-    handlers: &'static [Handler],
-    publishes: &'static [&'static str],
-    init: Option<Check>,
-    health: Option<Check>,
-) -> Plugin {
-    let manifest = match std::str::from_utf8(manifest) {
-        Ok(manifest) => manifest,
-        Err(_) => panic!("a manifest is put together from strings"),
-    };
-    Plugin { name, version, manifest, handlers, publishes, init, health }
-}
-
-/// What a handler may return: nothing, or a result.
-#[doc(hidden)]
-pub fn into_result(returned: impl HandlerResult) -> Result<()> {
-    returned.into_result()
-}
-
-/// What a handler may return.
-#[diagnostic::on_unimplemented(
-    message = "a handler returns `Result<()>` or nothing, not `{Self}`",
-    label = "not what a handler returns"
-)]
-pub trait HandlerResult {
-    /// The result.
-    fn into_result(self) -> Result<()>;
-}
-
-impl HandlerResult for () {
-    fn into_result(self) -> Result<()> {
-        Ok(())
-    }
-}
-
-impl<E: Into<Error>> HandlerResult for Result<(), E> {
-    fn into_result(self) -> Result<()> {
-        self.map_err(Into::into)
-    }
+pub const fn plugin(declaration: &'static Declaration) -> Plugin {
+    Plugin { declaration }
 }

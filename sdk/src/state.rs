@@ -3,6 +3,7 @@
 //! JSON, so that operators and plugins in other languages can read it. Every failure names its key.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -30,7 +31,9 @@ pub enum StateError {
     TooLarge(String),
     /// The plugin's state, or what one call may write, is at its limit.
     QuotaExceeded(String),
-    /// The store cannot be read.
+    /// The value of the key is not what is worked on: `add` on what is no integer.
+    Mismatch(String),
+    /// The store cannot be read, or may not be written here.
     Unavailable(String),
     /// The value of this key is not what the program expects, or cannot be written as JSON; and why.
     Json(String, String),
@@ -58,8 +61,48 @@ impl State {
     /// Sets a key.
     pub fn set<T: Serialize + ?Sized>(&self, key: impl AsRef<str>, value: &T) -> Result<(), StateError> {
         let key = key.as_ref();
-        let bytes = serde_json::to_vec(value).map_err(|error| StateError::Json(key.into(), error.to_string()))?;
-        self.host.state_set(key, &bytes)
+        self.host.state_set(key, &write(key, value)?)
+    }
+
+    /// Sets a key that is gone after this time, or earlier if it is set again without.
+    pub fn set_for<T>(&self, key: impl AsRef<str>, value: &T, time: Duration) -> Result<(), StateError>
+    where
+        T: Serialize + ?Sized,
+    {
+        let key = key.as_ref();
+        self.host.state_set_for(key, &write(key, value)?, u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// Sets a key, or deletes it (`None`), if its value is `expected` (`None`: if there is no value), and gives whether it
+    /// was. Values are compared as they are written, in JSON.
+    ///
+    /// Events of one key of the plugin's lanes come one after the other; this is for what several lanes share.
+    pub fn compare_and_set<T>(
+        &self,
+        key: impl AsRef<str>,
+        expected: Option<&T>,
+        value: Option<&T>,
+    ) -> Result<bool, StateError>
+    where
+        T: Serialize + ?Sized,
+    {
+        let key = key.as_ref();
+        let expected = expected.map(|expected| write(key, expected)).transpose()?;
+        let value = value.map(|value| write(key, value)).transpose()?;
+        self.host.state_swap(key, expected.as_deref(), value.as_deref())
+    }
+
+    /// Adds to a counter and gives the sum; a key without a value counts as 0. As JSON, a counter is a number.
+    ///
+    /// ```
+    /// # use vespiary_sdk::prelude::*;
+    /// # fn handler(cx: &mut Context) -> Result<()> {
+    /// let number = cx.state().add("orders", 1)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn add(&self, key: impl AsRef<str>, amount: i64) -> Result<i64, StateError> {
+        self.host.state_add(key.as_ref(), amount)
     }
 
     /// Changes the value of a key, beginning with the type's default if there is none, and gives what the closure gives.
@@ -125,7 +168,11 @@ impl State {
     }
 }
 
-fn parse<T: DeserializeOwned>(key: &str, bytes: &[u8]) -> Result<T, StateError> {
+fn write<T: Serialize + ?Sized>(key: &str, value: &T) -> Result<Vec<u8>, StateError> {
+    serde_json::to_vec(value).map_err(|error| StateError::Json(key.into(), error.to_string()))
+}
+
+pub(crate) fn parse<T: DeserializeOwned>(key: &str, bytes: &[u8]) -> Result<T, StateError> {
     serde_json::from_slice(bytes).map_err(|error| StateError::Json(key.into(), json::explain(bytes, &error)))
 }
 
@@ -134,7 +181,8 @@ impl fmt::Display for StateError {
         match self {
             Self::TooLarge(reason) => write!(f, "a key or a value is too large: {reason}"),
             Self::QuotaExceeded(reason) => write!(f, "the state is at its limit: {reason}"),
-            Self::Unavailable(reason) => write!(f, "the state cannot be read: {reason}"),
+            Self::Mismatch(reason) => write!(f, "the state is of another kind: {reason}"),
+            Self::Unavailable(reason) => write!(f, "the state cannot be used: {reason}"),
             Self::Json(key, reason) => write!(f, "the state of `{key}`: {reason}"),
         }
     }

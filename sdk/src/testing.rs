@@ -31,26 +31,30 @@
 //! assert_eq!(host.published("doors/+/count").len(), 2);
 //! ```
 
+mod asks;
+mod cron;
+mod inbox;
 mod observed;
+mod upgrades;
 mod world;
 
-use std::cell::{Cell, RefCell};
-use std::panic::{self, AssertUnwindSafe};
-use std::sync::Once;
+use std::rc::Rc;
 use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use self::observed::{DeadLetter, LogLine, Published};
-pub(crate) use self::world::{World, log};
-use crate::event::{Event, Property, Qos, Timestamp};
+pub use self::asks::TestCall;
+use self::inbox::Waiting;
+pub use self::observed::{DeadLetter, LogLine, Measured, Measurement, PendingRequest, Published};
+use self::world::Stored;
+pub(crate) use self::world::{SecretHandle, World, log};
+use crate::event::{Event, EventKind, Property, Qos, Timestamp};
 use crate::extract::Json;
-use crate::host::Host;
-use crate::log::Level;
-use crate::message::Payload;
+use crate::http::{HttpError, HttpRequest, Response};
+use crate::message::{Message, Payload};
 use crate::pattern::filter_matches;
-use crate::plugin::{Outcome, Plugin};
+use crate::plugin::Plugin;
 
 /// Times that an event is handed out before it becomes a dead letter, as in the host.
 pub const ATTEMPTS: u32 = 5;
@@ -72,6 +76,8 @@ pub struct TestHost {
     world: World,
     /// Whether this revision's `init` ran.
     started: bool,
+    /// Whether the schedules of the first revision are still to be set.
+    fresh: bool,
     /// Events that are not handled yet, in the order in which they came.
     inbox: Vec<Waiting>,
     /// See [`TestHost::dead_letters`].
@@ -82,8 +88,10 @@ pub struct TestHost {
     last: Option<Event>,
     /// See [`TestHost::with_loopback`].
     loopback: bool,
-    /// See [`TestHost::lose_next_commit`].
-    lose_commit: bool,
+    /// See [`TestHost::crash_after_next_call`].
+    crash: bool,
+    /// See [`TestHost::deliver_twice`].
+    twice: bool,
 }
 
 /// What became of a message right after it was published.
@@ -112,14 +120,6 @@ pub struct TestMessage<'host> {
     event: Event,
 }
 
-/// An event that is not handled yet.
-struct Waiting {
-    /// The event.
-    event: Event,
-    /// When it is handed out.
-    due: Timestamp,
-}
-
 impl TestHost {
     /// A host with this plugin, empty state and empty configuration. `init` runs before the first event.
     pub fn new(plugin: Plugin) -> Self {
@@ -127,12 +127,14 @@ impl TestHost {
             plugin,
             world: World::new(plugin),
             started: false,
+            fresh: true,
             inbox: Vec::new(),
             dead_letters: Vec::new(),
             next_id: 1,
             last: None,
             loopback: false,
-            lose_commit: false,
+            crash: false,
+            twice: false,
         }
     }
 
@@ -144,6 +146,13 @@ impl TestHost {
         self
     }
 
+    /// Configures a secret.
+    #[must_use]
+    pub fn with_secret(self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.world.inner.borrow_mut().secrets.insert(name.into(), value.into());
+        self
+    }
+
     /// Delivers what the plugin publishes to its own subscriptions too, as the broker does.
     #[must_use]
     pub fn with_loopback(mut self) -> Self {
@@ -151,8 +160,8 @@ impl TestHost {
         self
     }
 
-    /// Lets refused publishes pass: the plugin gets [`PublishError::Denied`](crate::PublishError::Denied), as from the
-    /// real host. Without this, such a publish fails the test.
+    /// Lets what is not granted pass: the plugin gets [`BrokerError::Denied`](crate::BrokerError::Denied) or the like, as from
+    /// the real host. Without this, it fails the test.
     #[must_use]
     pub fn tolerating_denied(self) -> Self {
         self.world.inner.borrow_mut().tolerate_denied = true;
@@ -166,6 +175,9 @@ impl TestHost {
             let plugin = self.plugin;
             self.call(|| plugin.init(&host)).and_then(|result| result)?;
             self.started = true;
+            if std::mem::take(&mut self.fresh) {
+                self.install_schedules(&[]);
+            }
         }
         Ok(())
     }
@@ -199,11 +211,14 @@ impl TestHost {
         let payload = payload.bytes().expect("the payload can be written as JSON").into_owned();
         let event = Event {
             id: 0,
+            kind: EventKind::Message,
             topic: topic.into(),
+            captures: Vec::new(),
             payload,
             qos: Qos::AtLeastOnce,
             retained: false,
             publisher: "test".into(),
+            user: None,
             received_at: START,
             attempt: 0,
             properties: Vec::new(),
@@ -221,25 +236,37 @@ impl TestHost {
         self.receive(event)
     }
 
-    /// Loses the next commit, as if the broker died just before it: the handler runs, nothing of it remains, and the
-    /// event is handed out again. What a handler does to anything but state and messages shows here.
-    pub fn lose_next_commit(&mut self) {
-        self.lose_commit = true;
+    /// Lets everything that is published to the plugin from now on arrive twice, as publishers with QoS 1 may do it.
+    pub fn deliver_twice(&mut self) {
+        self.twice = true;
     }
 
-    /// Moves the clock on, and lets the plugin handle what falls due, each at its time.
+    /// Loses the next commit, as if the broker died just before it: the handler runs, nothing of it remains, and the
+    /// event is handed out again. What a handler does to anything but state, messages and timers shows here.
+    pub fn crash_after_next_call(&mut self) {
+        self.crash = true;
+    }
+
+    /// Moves the clock on, and lets the plugin handle what falls due, each at its time: attempts, timers, requests that time
+    /// out.
+    ///
+    /// # Panics
+    /// If the plugin's `init` fails.
     pub fn advance(&mut self, duration: Duration) {
+        self.run();
         let target = self.now() + duration;
         while let Some(due) = self.next_due().filter(|due| *due <= target) {
             self.world.inner.borrow_mut().now = due;
+            self.fire();
             self.run();
         }
         self.world.inner.borrow_mut().now = target;
     }
 
-    /// Moves the clock on until no event waits for another attempt.
+    /// Moves the clock on until no event waits for another attempt. Timers and requests that fall due on the way do so; those
+    /// that are further away stay.
     pub fn settle(&mut self) {
-        while let Some(due) = self.next_due() {
+        while let Some(due) = self.next_attempt() {
             let now = self.now();
             self.advance(due - now);
         }
@@ -248,17 +275,6 @@ impl TestHost {
     /// The time on the clock.
     pub fn now(&self) -> Timestamp {
         self.world.inner.borrow().now
-    }
-
-    /// Lets another version of the plugin take over: state, waiting events and dead letters stay.
-    ///
-    /// # Panics
-    /// If it is not the same plugin.
-    pub fn upgrade(&mut self, plugin: Plugin) {
-        assert_eq!(plugin.name(), self.plugin.name(), "an upgrade has the same name");
-        self.world.inner.borrow_mut().plugin = plugin;
-        self.plugin = plugin;
-        self.started = false;
     }
 
     /// What the plugin published to topics that match this filter, in order; only what was committed.
@@ -279,8 +295,15 @@ impl TestHost {
     #[track_caller]
     pub fn assert_published(&self, filter: &str, json: impl Serialize) {
         let expected = serde_json::to_value(json).expect("the expected value can be written as JSON");
-        let found = self.published(filter).iter().any(|message| message.value().as_ref() == Some(&expected));
-        assert!(found, "{expected} was not published to `{filter}`; published:{}", self.listing());
+        let found = self.published(filter);
+        if found.iter().any(|message| message.value().as_ref() == Some(&expected)) {
+            return;
+        }
+        let on_topic: String = found.iter().map(|message| format!("\n  {}", message.text())).collect();
+        if on_topic.is_empty() {
+            panic!("nothing was published to `{filter}`\nexpected:\n  {expected}\npublished:{}", self.listing());
+        }
+        panic!("not published to `{filter}`\nexpected:\n  {expected}\nactual:{on_topic}");
     }
 
     /// Checks that nothing was published to topics that match this filter.
@@ -299,7 +322,7 @@ impl TestHost {
     #[track_caller]
     pub fn state<T: DeserializeOwned>(&self, key: &str) -> Option<T> {
         let inner = self.world.inner.borrow();
-        let value = inner.state.get(key)?;
+        let value = inner.committed(key)?;
         match serde_json::from_slice(value) {
             Ok(value) => Some(value),
             Err(error) => panic!("the state of `{key}` is {}: {error}", String::from_utf8_lossy(value)),
@@ -309,7 +332,8 @@ impl TestHost {
     /// The keys of the committed state that begin with this prefix, in order.
     pub fn state_keys(&self, prefix: &str) -> Vec<String> {
         let inner = self.world.inner.borrow();
-        inner.state.keys().filter(|key| key.starts_with(prefix)).cloned().collect()
+        let there = inner.state.iter().filter(|(key, stored)| key.starts_with(prefix) && inner.is_there(stored));
+        there.map(|(key, _)| key.clone()).collect()
     }
 
     /// Sets the state of a key, such as what an earlier version left.
@@ -318,7 +342,69 @@ impl TestHost {
     /// If the value cannot be written as JSON.
     pub fn set_state(&mut self, key: impl Into<String>, value: impl Serialize) {
         let value = serde_json::to_vec(&value).expect("the value can be written as JSON");
-        self.world.inner.borrow_mut().state.insert(key.into(), value);
+        self.world.inner.borrow_mut().state.insert(key.into(), Stored { value, expires: None });
+    }
+
+    /// Checks the committed state of a key: this JSON, or `null` for none.
+    ///
+    /// # Panics
+    /// If it is another; shows both, and which keys there are.
+    #[track_caller]
+    pub fn assert_state(&self, key: &str, json: impl Serialize) {
+        let expected = serde_json::to_value(json).expect("the expected value can be written as JSON");
+        let actual = self.state::<serde_json::Value>(key).unwrap_or_default();
+        if actual != expected {
+            let keys = self.state_keys("").join(", ");
+            panic!("the state of `{key}`\nexpected:\n  {expected}\nactual:\n  {actual}\nkeys: {keys}");
+        }
+    }
+
+    /// Checks that no event was given up.
+    ///
+    /// # Panics
+    /// If one was; says why.
+    #[track_caller]
+    pub fn assert_no_dead_letters(&self) {
+        let letters: String = self
+            .dead_letters
+            .iter()
+            .map(|letter| format!("\n  {} after {} attempts: {}", letter.event.topic(), letter.attempts, letter.reason))
+            .collect();
+        assert!(letters.is_empty(), "events were given up:{letters}");
+    }
+
+    /// Sets a retained message, which the plugin may look up; with an empty payload, takes it away.
+    pub fn retain(&mut self, topic: impl Into<String>, payload: impl Payload) {
+        let payload = payload.bytes().expect("the payload can be written as JSON").into_owned();
+        let message =
+            Message { topic: topic.into(), payload, qos: Qos::AtLeastOnce, retain: true, properties: Vec::new() };
+        self.world.inner.borrow_mut().retain(message);
+    }
+
+    /// The names of the timers that are set, and when they fall due.
+    pub fn timers(&self) -> Vec<(String, Timestamp)> {
+        self.world.inner.borrow().timers.iter().map(|(name, timer)| (name.clone(), timer.at)).collect()
+    }
+
+    /// Requests of the plugin that wait for an answer, in order.
+    pub fn requests(&self, filter: &str) -> Vec<PendingRequest> {
+        let inner = self.world.inner.borrow();
+        inner.requests.values().filter(|request| filter_matches(filter, &request.message.topic)).cloned().collect()
+    }
+
+    /// Clients that the plugin disconnected, in order.
+    pub fn disconnected(&self) -> Vec<String> {
+        self.world.inner.borrow().disconnected.clone()
+    }
+
+    /// What the plugin measured, in order; also in attempts that failed.
+    pub fn measurements(&self) -> Vec<Measurement> {
+        self.world.inner.borrow().measurements.clone()
+    }
+
+    /// Sets who answers the plugin's requests over HTTP.
+    pub fn answer_http(&mut self, server: impl Fn(&HttpRequest) -> Result<Response, HttpError> + 'static) {
+        self.world.inner.borrow_mut().http = Some(Rc::new(server));
     }
 
     /// What the plugin logged, also in attempts that failed.
@@ -344,154 +430,9 @@ impl TestHost {
         self.inbox.len()
     }
 
-    /// Topics of refused publishes; see [`tolerating_denied`](Self::tolerating_denied).
+    /// What was refused for want of a grant, such as "published to `elsewhere`"; see [`tolerating_denied`](Self::tolerating_denied).
     pub fn denied(&self) -> Vec<String> {
         self.world.inner.borrow().denied.clone()
-    }
-
-    fn receive(&mut self, mut event: Event) -> Delivery {
-        assert!(
-            !event.topic.is_empty() && !event.topic.contains(['+', '#', '\0']),
-            "`{}` is not a topic name",
-            event.topic
-        );
-        event.received_at = self.now();
-        self.last = Some(event.clone());
-        if !self.plugin.subscribes().any(|filter| filter_matches(filter, &event.topic)) {
-            return Delivery::NotSubscribed;
-        }
-        let id = self.enqueue(event);
-        self.run().into_iter().rev().find(|(handled, _)| *handled == id).map_or(Delivery::Waiting, |(_, result)| result)
-    }
-
-    fn enqueue(&mut self, mut event: Event) -> u64 {
-        event.id = self.next_id;
-        event.attempt = 0;
-        self.next_id += 1;
-        let id = event.id;
-        self.inbox.push(Waiting { event, due: self.now() });
-        id
-    }
-
-    /// Handles what is due, and what follows from it.
-    fn run(&mut self) -> Vec<(u64, Delivery)> {
-        if let Err(reason) = self.start() {
-            panic!("the `init` of {:?} failed: {reason}", self.plugin);
-        }
-        let mut results = Vec::new();
-        while let Some(index) = (0..self.inbox.len()).find(|index| self.is_ready(*index)) {
-            assert!(
-                results.len() < MAX_EVENTS_PER_STEP,
-                "{:?} handled {MAX_EVENTS_PER_STEP} events in one step: it feeds itself",
-                self.plugin
-            );
-            let waiting = self.inbox.remove(index);
-            let id = waiting.event.id;
-            let result = self.attempt(index, waiting.event);
-            results.push((id, result));
-        }
-        results
-    }
-
-    /// Whether an event is due and no earlier one on its topic waits.
-    fn is_ready(&self, index: usize) -> bool {
-        self.inbox[index].due <= self.now() && !self.is_behind(index)
-    }
-
-    fn is_behind(&self, index: usize) -> bool {
-        self.inbox[..index].iter().any(|earlier| earlier.event.topic == self.inbox[index].event.topic)
-    }
-
-    fn next_due(&self) -> Option<Timestamp> {
-        (0..self.inbox.len()).filter(|index| !self.is_behind(*index)).map(|index| self.inbox[index].due).min()
-    }
-
-    /// Hands an event out; if it has to come again, it goes back to its place.
-    fn attempt(&mut self, index: usize, event: Event) -> Delivery {
-        let host = self.world.clone();
-        let plugin = self.plugin;
-        let handed = event.clone();
-        let outcome = self.call(|| plugin.handle(&host, std::iter::once(handed)).remove(0));
-        if !self.world.inner.borrow().tolerate_denied
-            && let Some(topic) = self.denied().first()
-        {
-            panic!(
-                "{plugin:?} published to `{topic}`, which it was not granted: its `publishes` names {:?}",
-                plugin.publishes()
-            );
-        }
-        if std::mem::take(&mut self.lose_commit) {
-            self.world.rollback();
-            let event = Event { attempt: event.attempt + 1, ..event };
-            let due = self.now();
-            self.inbox.insert(index, Waiting { event: event.clone(), due });
-            let event = self.inbox.remove(index).event;
-            return self.attempt(index, event);
-        }
-        match outcome {
-            Ok(Outcome::Done) => {
-                self.commit();
-                Delivery::Done
-            }
-            Ok(Outcome::Reject(reason)) => {
-                self.world.rollback();
-                self.bury(event, &reason);
-                Delivery::Reject(reason)
-            }
-            Ok(Outcome::Retry(reason)) => {
-                self.world.rollback();
-                self.put_back(index, event, &reason);
-                Delivery::Retry(reason)
-            }
-            Err(panic) => {
-                self.world.rollback();
-                self.put_back(index, event, &panic);
-                Delivery::Trap(panic)
-            }
-        }
-    }
-
-    fn put_back(&mut self, index: usize, mut event: Event, reason: &str) {
-        event.attempt += 1;
-        if event.attempt >= ATTEMPTS {
-            self.bury(event, reason);
-        } else {
-            let due = self.now() + BACK_OFF * 2_u32.pow(event.attempt - 1);
-            self.inbox.insert(index, Waiting { event, due });
-        }
-    }
-
-    fn bury(&mut self, event: Event, reason: &str) {
-        let attempts = event.attempt.max(1);
-        self.dead_letters.push(DeadLetter { event, reason: reason.into(), attempts, at: self.now() });
-    }
-
-    fn commit(&mut self) {
-        let messages = self.world.commit();
-        if !self.loopback {
-            return;
-        }
-        for message in messages {
-            if self.plugin.subscribes().any(|filter| filter_matches(filter, &message.topic)) {
-                self.enqueue(Event {
-                    id: 0,
-                    topic: message.topic,
-                    payload: message.payload,
-                    qos: message.qos,
-                    retained: false,
-                    publisher: format!("$plugin/{}", self.plugin.name()),
-                    received_at: message.at,
-                    attempt: 0,
-                    properties: message.properties,
-                });
-            }
-        }
-    }
-
-    /// Calls into the plugin; a panic is an error and a line in the log, as in a component.
-    fn call<T>(&mut self, call: impl FnOnce() -> T) -> Result<T, String> {
-        let _current = World::enter(&self.world);
-        catch(call).inspect_err(|panic| log(Level::Critical, panic))
     }
 
     fn listing(&self) -> String {
@@ -516,6 +457,12 @@ impl TestMessage<'_> {
         self
     }
 
+    /// Sets the user name of the publisher.
+    pub fn from_user(mut self, user: impl Into<String>) -> Self {
+        self.event.user = Some(user.into());
+        self
+    }
+
     /// Makes it a retained message that was there when the plugin subscribed.
     pub fn retained(mut self) -> Self {
         self.event.retained = true;
@@ -532,30 +479,4 @@ impl TestMessage<'_> {
     pub fn publish(self) -> Delivery {
         self.host.receive(self.event)
     }
-}
-
-thread_local! {
-    /// Whether a panic of this thread is caught by [`catch`].
-    static CATCHING: Cell<bool> = const { Cell::new(false) };
-    /// What the panic that is being caught said.
-    static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
-}
-
-/// Calls a function; a panic becomes what it said and where.
-fn catch<T>(call: impl FnOnce() -> T) -> Result<T, String> {
-    static HOOK: Once = Once::new();
-    HOOK.call_once(|| {
-        let previous = panic::take_hook();
-        panic::set_hook(Box::new(move |info| {
-            if CATCHING.get() {
-                PANIC.set(Some(crate::panic::describe(info)));
-            } else {
-                previous(info);
-            }
-        }));
-    });
-    let nested = CATCHING.replace(true);
-    let result = panic::catch_unwind(AssertUnwindSafe(call));
-    CATCHING.set(nested);
-    result.map_err(|_| PANIC.take().unwrap_or_else(|| "panicked".into()))
 }

@@ -10,8 +10,14 @@ use include_dir::{Dir, include_dir};
 
 use crate::plugins::manifest::parse_name;
 
-/// What is written with placeholders filled in.
+/// What every crate gets, with placeholders filled in.
 static TEMPLATE: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../sdk/template");
+/// The source of a plugin that handles events.
+static EVENT_TEMPLATE: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../sdk/template-event");
+/// The source of a plugin that decides in the path of packets.
+static HOOK_TEMPLATE: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../sdk/template-hook");
+/// The source of a plugin that answers over HTTP.
+static HTTP_TEMPLATE: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../sdk/template-http");
 /// The SDK, as it is.
 static SDK_SOURCES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../sdk/src");
 /// Its macros, as they are.
@@ -27,6 +33,41 @@ const VENDORED_SDK: &str = "vendor/vespiary-sdk";
 pub(super) struct NewArgs {
     /// Name of the plugin and of its directory: a-z, 0-9 and '-', beginning with a letter
     name: String,
+    /// What the plugin does
+    #[arg(long, value_enum, default_value_t)]
+    template: Template,
+}
+
+/// What the new plugin does.
+#[derive(Debug, Clone, Copy, Default, clap::ValueEnum)]
+enum Template {
+    /// Handles events: counts them and announces every tenth
+    #[default]
+    Event,
+    /// Decides in the path of packets: who may publish what
+    Hook,
+    /// Answers over HTTP for what it counts
+    Http,
+}
+
+impl Template {
+    /// Its files.
+    fn files(self) -> &'static Dir<'static> {
+        match self {
+            Self::Event => &EVENT_TEMPLATE,
+            Self::Hook => &HOOK_TEMPLATE,
+            Self::Http => &HTTP_TEMPLATE,
+        }
+    }
+
+    /// The crate's description.
+    fn description(self) -> &'static str {
+        match self {
+            Self::Event => "Counts what passes through each gate and announces every tenth.",
+            Self::Hook => "Lets a machine publish below its own name only, and keeps implausible speeds out.",
+            Self::Http => "Counts what passes through each gate, and answers for it over HTTP.",
+        }
+    }
 }
 
 /// Makes the crate in a directory of its name.
@@ -36,7 +77,9 @@ pub(super) fn run(args: &NewArgs) -> anyhow::Result<ExitCode> {
     if directory.exists() {
         bail!("{} exists already: choose another name or remove it", directory.display());
     }
-    write_template(&TEMPLATE, &directory, &name.0)?;
+    for files in [&TEMPLATE, args.template.files()] {
+        write_template(files, &directory, &name.0, args.template.description())?;
+    }
     let sdk = directory.join(VENDORED_SDK);
     for (sources, target) in
         [(&SDK_SOURCES, sdk.join("src")), (&MACROS_SOURCES, sdk.join("macros/src")), (&CONTRACT, sdk.join("wit"))]
@@ -50,11 +93,12 @@ pub(super) fn run(args: &NewArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// Writes the files of the template, `.template` taken off their names and placeholders filled in.
-fn write_template(template: &Dir<'_>, directory: &Path, name: &str) -> anyhow::Result<()> {
+fn write_template(template: &Dir<'_>, directory: &Path, name: &str, description: &str) -> anyhow::Result<()> {
     for file in template.files() {
         let path = file.path().with_extension("");
         let text = file.contents_utf8().context("the template is not text; this is a defect of the command line")?;
         let text = text.replace("{{name}}", name).replace("{{crate_name}}", &name.replace('-', "_"));
+        let text = text.replace("{{description}}", description);
         let path = directory.join(path);
         let write = || {
             std::fs::create_dir_all(path.parent().unwrap_or(directory))?;
@@ -62,5 +106,5 @@ fn write_template(template: &Dir<'_>, directory: &Path, name: &str) -> anyhow::R
         };
         write().with_context(|| format!("cannot write {}", path.display()))?;
     }
-    template.dirs().try_for_each(|inner| write_template(inner, directory, name))
+    template.dirs().try_for_each(|inner| write_template(inner, directory, name, description))
 }

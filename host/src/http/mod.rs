@@ -166,7 +166,7 @@ fn has_loopback_host(headers: &HeaderMap) -> bool {
 
 /// Events that wait in each plugin's inbox.
 fn inboxes(driver: &Driver) -> Inboxes {
-    driver.inspect(|broker| broker.plugins().map(|plugin| (plugin.plugin.clone(), plugin.inbox_events)).collect())
+    driver.inspect(|broker| broker.plugins().map(|plugin| (plugin.plugin.clone(), (&plugin).into())).collect())
 }
 
 impl IntoResponse for Failure {

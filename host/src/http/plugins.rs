@@ -10,7 +10,7 @@ use serde_json::json;
 use vespiary_core::event::PluginName;
 
 use super::{Api, Failure, inboxes};
-use crate::plugins::deploy::DeployError;
+use crate::plugins::deploy::{DeployError, DeployOptions};
 use crate::plugins::manifest::parse_name;
 
 #[derive(Deserialize)]
@@ -33,7 +33,7 @@ pub(super) async fn deploy(State(api): State<Api>, headers: HeaderMap, component
         let message = "send the component as Content-Type: application/wasm".to_owned();
         return Err(Failure(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
     }
-    blocking(move || api.plugins.deploy(&component)).await
+    blocking(move || api.plugins.deploy(&component, &DeployOptions::default())).await
 }
 
 pub(super) async fn rollback(
@@ -77,11 +77,18 @@ pub(super) async fn blocking<T: serde::Serialize + Send + 'static>(
 pub(super) fn status_of(error: &DeployError) -> StatusCode {
     match error {
         DeployError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-        DeployError::Component(_) | DeployError::Manifest(_) | DeployError::DoesNotStart { .. } => {
-            StatusCode::UNPROCESSABLE_ENTITY
-        }
+        DeployError::Component(_)
+        | DeployError::Manifest(_)
+        | DeployError::NotExported { .. }
+        | DeployError::NoMigration { .. }
+        | DeployError::Migration { .. }
+        | DeployError::DoesNotStart { .. } => StatusCode::UNPROCESSABLE_ENTITY,
         DeployError::NotGranted(_) | DeployError::Signature(_) => StatusCode::FORBIDDEN,
         DeployError::Refused(_) => StatusCode::CONFLICT,
+        DeployError::HasCanary(_)
+        | DeployError::NoCanary(_)
+        | DeployError::NotNow { .. }
+        | DeployError::OtherState { .. } => StatusCode::CONFLICT,
         DeployError::Busy(_) | DeployError::TooMany(_) | DeployError::NoRevision { .. } => StatusCode::CONFLICT,
         DeployError::Unknown(_) | DeployError::MissingComponent { .. } => StatusCode::NOT_FOUND,
         DeployError::Store(error) if error.is_passing() => StatusCode::SERVICE_UNAVAILABLE,

@@ -179,7 +179,7 @@ fn a_trend_that_began_before_the_swap_is_found_after_it() {
 fn the_summary_proves_that_nothing_was_lost_doubled_or_reordered() {
     let mut sensor = Sensor::new(version1::plugin());
     sensor.healthy(40);
-    sensor.host.lose_next_commit();
+    sensor.host.crash_after_next_call();
     sensor.healthy(40);
     sensor.host.upgrade(version2::plugin());
     sensor.healthy(40);

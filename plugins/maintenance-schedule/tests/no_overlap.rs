@@ -49,7 +49,7 @@ fn apply(host: &mut TestHost, happening: Happening) {
     match happening {
         Happening::Order { number, closed, due_hours, minutes, skill, lost } => {
             if lost {
-                host.lose_next_commit();
+                host.crash_after_next_call();
             }
             let order = format!("WO-{number:06}");
             let due_ts = host.now().as_millis() + due_hours * HOUR_MS;

@@ -70,7 +70,7 @@ fn at_any_hour_of_any_day_somebody_built_in_can_go_within_eight_hours() {
 #[test]
 fn the_same_order_again_plans_nothing() {
     let mut host = host();
-    host.lose_next_commit();
+    host.crash_after_next_call();
     host.publish("workorders/WO-000001", order(1, "open", 72, &["bearings"]));
     host.settle();
     open(&mut host, 1, 72, &["bearings"]);

@@ -66,7 +66,7 @@ fn the_same_anomaly_again_opens_nothing() {
 #[test]
 fn a_lost_commit_neither_doubles_an_order_nor_skips_a_number() {
     let mut host = host();
-    host.lose_next_commit();
+    host.crash_after_next_call();
     host.publish("assets/PUMP-01/alerts", detected("PUMP-01", 1));
     host.settle();
     host.publish("assets/PUMP-02/alerts", detected("PUMP-02", 1));
@@ -156,7 +156,7 @@ proptest! {
         for happening in happenings {
             match happening {
                 Happening::Anomaly { asset, number, severity, escalated, lost } => {
-                    if lost { host.lose_next_commit() }
+                    if lost { host.crash_after_next_call() }
                     let event = if escalated { "AnomalyEscalated" } else { "AnomalyDetected" };
                     let severity = ["advisory", "warning", "critical"][severity];
                     let asset = format!("PUMP-{asset}");

@@ -1,4 +1,4 @@
-//! What a test looks at: published messages, log lines, dead letters.
+//! What a test looks at: published messages, requests, measurements, log lines, dead letters.
 
 use std::fmt;
 
@@ -7,6 +7,8 @@ use serde_json::Value;
 
 use crate::event::{Event, Property, Qos, Timestamp};
 use crate::log::Level;
+use crate::message::Message;
+use crate::request::RequestId;
 
 /// A message that the plugin published.
 #[derive(Clone, PartialEq, Eq)]
@@ -51,7 +53,58 @@ pub struct DeadLetter {
     pub at: Timestamp,
 }
 
+/// A request that waits for an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PendingRequest {
+    /// See [`PendingRequest::id`].
+    pub(super) id: u64,
+    /// The message, with the response topic that the host gave it.
+    pub message: Published,
+    /// When it times out.
+    pub due: Timestamp,
+}
+
+/// Something that the plugin measured.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Measurement {
+    /// The name.
+    pub name: String,
+    /// Labels, in the order in which they were given.
+    pub labels: Vec<(String, String)>,
+    /// What was measured.
+    pub value: Measured,
+}
+
+/// The value of a [`Measurement`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Measured {
+    /// Added to a counter.
+    Count(u64),
+    /// Set as a gauge.
+    Gauge(f64),
+    /// Observed by a histogram.
+    Observation(f64),
+}
+
+impl PendingRequest {
+    /// Its identity.
+    pub fn id(&self) -> RequestId {
+        RequestId(self.id)
+    }
+}
+
 impl Published {
+    /// The message itself.
+    pub(super) fn to_message(&self) -> Message {
+        Message {
+            topic: self.topic.clone(),
+            payload: self.payload.clone(),
+            qos: self.qos,
+            retain: self.retain,
+            properties: self.properties.clone(),
+        }
+    }
+
     /// The payload, read from JSON.
     ///
     /// # Panics

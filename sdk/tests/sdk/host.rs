@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use vespiary_sdk::prelude::*;
 use vespiary_sdk::testing::{ATTEMPTS, Delivery, TestHost};
-use vespiary_sdk::{PublishError, StateError};
+use vespiary_sdk::{BrokerError, StateError};
 
 plugin! {
     name: "orders",
@@ -157,9 +157,9 @@ fn publishing_without_a_grant_fails_the_test() {
 fn publishing_without_a_grant_is_denied_as_by_the_host() {
     let mut host = host().tolerating_denied();
     let Delivery::Retry(reason) = host.publish_bytes("orders/a", "elsewhere") else { panic!() };
-    assert_eq!(reason, PublishError::Denied("`elsewhere` is not granted".into()).to_string());
+    assert_eq!(reason, BrokerError::Denied("`elsewhere` is not granted".into()).to_string());
     assert_eq!(host.publish_bytes("orders/b", "elsewhere, ignored"), Delivery::Done);
-    assert_eq!(host.denied(), ["elsewhere", "elsewhere"]);
+    assert_eq!(host.denied(), ["published to `elsewhere`", "published to `elsewhere`"]);
 }
 
 #[test]
@@ -185,7 +185,7 @@ fn a_repeated_message_is_handled_again_and_a_lost_commit_is_not_seen() {
     host.redeliver_last();
     assert_eq!(host.state::<u32>("a"), Some(2));
     CALLS.set(0);
-    host.lose_next_commit();
+    host.crash_after_next_call();
     assert_eq!(host.publish_bytes("orders/a", ""), Delivery::Done);
     assert_eq!((CALLS.get(), host.state::<u32>("a"), host.published("#").len()), (2, Some(3), 3));
 }

@@ -2,10 +2,15 @@
 //!
 //! Each module declares the plugins that it needs; nothing here sees the inside of the SDK.
 
+mod asked;
 mod handlers;
 mod host;
 mod manifest;
 mod night_watch;
+mod night_watch_hook;
+mod night_watch_http;
 mod template;
 #[path = "../../examples/thermometer.rs"]
 mod thermometer;
+mod time;
+mod versions;

@@ -85,20 +85,28 @@ fn the_wit_of_the_sdk_is_the_contract() {
 
 #[test]
 fn the_generated_code_is_what_is_compiled_and_tested_here() {
-    let template = fs::read_to_string(sdk().join("template/src/lib.rs.template")).unwrap();
-    assert_eq!(template.replace("{{name}}", "night-watch"), include_str!("night_watch.rs"));
+    for (kind, tested) in [
+        ("event", include_str!("night_watch.rs")),
+        ("hook", include_str!("night_watch_hook.rs")),
+        ("http", include_str!("night_watch_http.rs")),
+    ] {
+        let template = fs::read_to_string(sdk().join(format!("template-{kind}/src/lib.rs.template"))).unwrap();
+        assert_eq!(template.replace("{{name}}", "night-watch"), tested, "{kind}");
+    }
 }
 
 #[test]
 fn no_placeholder_is_left_in_what_is_generated() {
     let mut files = Vec::new();
-    list(&sdk().join("template"), &mut files);
-    assert_eq!(files.len(), 6, "{files:?}");
+    for directory in ["template", "template-event", "template-hook", "template-http"] {
+        list(&sdk().join(directory), &mut files);
+    }
+    assert_eq!(files.len(), 10, "{files:?}");
     for file in files {
         assert!(file.to_str().unwrap().ends_with(".template"), "{file:?}");
         let text = fs::read_to_string(&file).unwrap();
         let text = text.replace("{{name}}", "night-watch").replace("{{crate_name}}", "night_watch");
-        assert!(!text.contains("{{"), "{file:?}");
+        assert!(!text.replace("{{description}}", "").contains("{{"), "{file:?}");
     }
 }
 
