@@ -15,6 +15,13 @@ mod subscriber;
 mod alerts;
 mod inspect;
 
+mod deploy;
+mod idle_plugins;
+mod swap;
+
+mod component;
+mod remote;
+
 mod socket;
 mod wire;
 
@@ -40,6 +47,12 @@ pub(super) struct BenchArgs {
 enum Measurement {
     #[command(flatten)]
     Traffic(Scenario),
+    /// How long until a deployed component handles its first event
+    Deploy(deploy::DeployArgs),
+    /// How long events wait while one version of a plugin takes over from another, under load
+    Swap(swap::SwapArgs),
+    /// What many plugins without events cost; starts a broker of its own
+    IdlePlugins(idle_plugins::IdleArgs),
 }
 
 /// Runs one benchmark. Fails where messages were lost, doubled or reordered that must not be.
@@ -47,6 +60,9 @@ pub(super) async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
     super::open_files::allow_many_connections();
     match args.measurement {
         Measurement::Traffic(scenario) => load(&scenario).await,
+        Measurement::Deploy(args) => deploy::run(&args).await,
+        Measurement::Swap(args) => swap::run(args).await,
+        Measurement::IdlePlugins(args) => idle_plugins::run(&args),
     }
 }
 

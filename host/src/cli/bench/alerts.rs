@@ -105,7 +105,7 @@ impl Alerts {
 }
 
 /// The value of `"seq":` in an alert, by which it names the reading that caused it.
-fn named_seq(payload: &[u8]) -> Option<u64> {
+pub(super) fn named_seq(payload: &[u8]) -> Option<u64> {
     let name = br#""seq":"#;
     let at = payload.windows(name.len()).position(|window| window == name)?;
     let digits = payload[at + name.len()..].iter().skip_while(|byte| **byte == b' ');

@@ -106,8 +106,9 @@ struct ServiceProcess {
     total_us_per_sent: Option<f64>,
 }
 
+/// How long something took.
 #[derive(Debug, Serialize)]
-struct Latency {
+pub(super) struct Latency {
     count: u64,
     mean_us: f64,
     p50_us: f64,
@@ -246,7 +247,7 @@ impl Results {
 }
 
 impl Latency {
-    fn new(histogram: &Histogram) -> Self {
+    pub(super) fn new(histogram: &Histogram) -> Self {
         let us = |duration: Duration| round(duration.as_nanos() as f64 / 1e3);
         Self {
             count: histogram.count(),
@@ -258,7 +259,7 @@ impl Latency {
         }
     }
 
-    fn describe(&self) -> String {
+    pub(super) fn describe(&self) -> String {
         let Self { p50_us, p99_us, p999_us, max_us, .. } = self;
         format!("p50 {p50_us:.0} us, p99 {p99_us:.0} us, p99.9 {p999_us:.0} us, max {max_us:.0} us")
     }
