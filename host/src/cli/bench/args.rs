@@ -72,6 +72,9 @@ pub(super) struct ServiceArgs {
     /// Take the assets at random instead of in turn
     #[arg(long)]
     random: bool,
+    /// Begin with a reading of each asset, so that all have a record before anything is measured
+    #[arg(long)]
+    fill: bool,
     /// Where readings go; `{id}` stands for the asset
     #[arg(long, value_name = "TOPIC", default_value = "assets/{id}/vibration")]
     topic: String,
@@ -194,6 +197,8 @@ pub(super) struct Readings {
     pub(super) assets: u32,
     /// Assets come at random, not in turn.
     pub(super) random: bool,
+    /// Each asset has a reading before anything is measured.
+    pub(super) fill: bool,
     /// One of so many readings is far beyond normal.
     pub(super) alarming_every: u64,
     /// Alerts are expected, and bounded.
@@ -300,6 +305,7 @@ impl ServiceArgs {
             topic: AssetTopic::parse(&self.topic)?,
             assets: self.assets,
             random: self.random,
+            fill: self.fill,
             alarming_every,
             expects_alerts: self.expect_every.is_some(),
             // No less than each publisher needs to come to its next alarming reading.

@@ -40,6 +40,8 @@ struct Readings {
     assets: Vec<u32>,
     /// Whose turn it is, where they come in turn.
     next: usize,
+    /// Assets that a reading has to be sent of before any come at random.
+    unfilled: usize,
     /// When the publish under each packet identifier left.
     sent_ns: Vec<u64>,
     /// The topic, kept for its memory.
@@ -134,6 +136,11 @@ impl Source {
             Content::Readings(readings) => Self::Readings(Readings {
                 assets: (index as u32..readings.assets).step_by(plan.publishers).collect(),
                 next: 0,
+                unfilled: if readings.fill {
+                    (index..readings.assets as usize).step_by(plan.publishers).len()
+                } else {
+                    0
+                },
                 sent_ns: vec![0; usize::from(u16::MAX) + 1],
                 topic: String::new(),
                 payload: Vec::new(),
@@ -173,7 +180,9 @@ impl Source {
 
 impl Readings {
     fn next_asset(&mut self, random: bool) -> u32 {
-        let turn = if random { fastrand::usize(..self.assets.len()) } else { self.next };
+        let at_random = random && self.unfilled == 0;
+        self.unfilled = self.unfilled.saturating_sub(1);
+        let turn = if at_random { fastrand::usize(..self.assets.len()) } else { self.next };
         self.next = (self.next + 1) % self.assets.len();
         self.assets[turn]
     }
@@ -200,8 +209,14 @@ mod tests {
 
     #[test]
     fn readings_are_json_of_their_asset() {
-        let mut readings =
-            Readings { assets: vec![0, 2], next: 0, sent_ns: Vec::new(), topic: String::new(), payload: Vec::new() };
+        let mut readings = Readings {
+            assets: vec![0, 2],
+            next: 0,
+            unfilled: 0,
+            sent_ns: Vec::new(),
+            topic: String::new(),
+            payload: Vec::new(),
+        };
         for (asset, seq, alarming) in [(0, 1, false), (2, 2, true), (0, 3_000_000, false)] {
             assert_eq!(readings.next_asset(false), asset);
             readings.write_payload(asset, seq, alarming);
@@ -212,5 +227,7 @@ mod tests {
             assert!((100..=130).contains(&readings.payload.len()), "{}", readings.payload.len());
         }
         assert!((0..100).all(|_| [0, 2].contains(&readings.next_asset(true))));
+        (readings.next, readings.unfilled) = (0, 2);
+        assert_eq!([readings.next_asset(true), readings.next_asset(true)], [0, 2]);
     }
 }

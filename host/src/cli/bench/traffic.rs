@@ -332,7 +332,8 @@ impl Course {
     async fn follow(&mut self) -> anyhow::Result<Results> {
         let plan = self.traffic.borrow().plan.clone();
         let warm = Instant::now();
-        while warm.elapsed() < plan.warm_up {
+        let fill = plan.content.readings().filter(|readings| readings.fill).map_or(0, |readings| readings.assets);
+        while warm.elapsed() < plan.warm_up || self.traffic.borrow().tally.sent < u64::from(fill) {
             self.step("warming up").await?;
         }
         let is_service = plan.content.readings().is_some();

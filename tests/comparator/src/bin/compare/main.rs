@@ -61,7 +61,8 @@ fn measure(args: &Args, subject: Subject, scenario: Scenario) -> anyhow::Result<
         generator.args(["--service-pid", &service.id().to_string()]);
     }
     if args.random {
-        generator.arg("--random");
+        // What comes at random at first makes new records, which is not what is to be measured.
+        generator.args(["--random", "--fill"]);
     }
     if let Scenario::Paced(rate) = scenario {
         generator.args(["--rate", &rate.to_string()]);
