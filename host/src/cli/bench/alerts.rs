@@ -15,7 +15,7 @@ pub(super) struct Alerts {
     every: u64,
     /// By `seq`, the readings whose alerts did not come.
     missing: HashMap<u64, Alarming>,
-    /// How many readings of each publisher an alert shows as handled, or were given up.
+    /// How many readings of each publisher an alert shows as handled.
     handled: Vec<u64>,
     /// Of all publishers.
     handled_in_all: u64,
@@ -23,8 +23,6 @@ pub(super) struct Alerts {
     pub(super) came: u64,
     /// Alerts that nothing expected: they came twice, or name no alarming reading.
     pub(super) unexpected: u64,
-    /// Alerts that are no longer waited for.
-    pub(super) given_up: u64,
     /// The most alerts that were missing at once.
     pub(super) missing_max: u64,
 }
@@ -47,7 +45,6 @@ impl Alerts {
             handled_in_all: 0,
             came: 0,
             unexpected: 0,
-            given_up: 0,
             missing_max: 0,
         }
     }
@@ -71,36 +68,25 @@ impl Alerts {
             return None;
         };
         self.came += 1;
-        self.ended(alarming);
+        let handled = &mut self.handled[alarming.publisher as usize];
+        self.handled_in_all += alarming.sequence.saturating_sub(*handled);
+        *handled = alarming.sequence.max(*handled);
         Some(alarming.due_ns)
     }
 
-    fn ended(&mut self, Alarming { publisher, sequence, .. }: Alarming) {
-        let handled = &mut self.handled[publisher as usize];
-        self.handled_in_all += sequence.saturating_sub(*handled);
-        *handled = sequence.max(*handled);
-    }
-
-    /// Alerts that did not come and are waited for.
+    /// Alerts that did not come.
     pub(super) fn missing(&self) -> u64 {
         self.missing.len() as u64
     }
 
     /// Alerts that were expected.
     pub(super) fn expected(&self) -> u64 {
-        self.came + self.given_up + self.missing()
+        self.came + self.missing()
     }
 
     /// Readings, of so many sent, that no alert shows as handled.
     pub(super) fn unhandled(&self, sent: u64) -> u64 {
         sent - self.handled_in_all
-    }
-
-    /// Waits no longer for what is missing.
-    pub(super) fn give_up_missing(&mut self) {
-        self.given_up += self.missing();
-        let missing: Vec<(u64, Alarming)> = self.missing.drain().collect();
-        missing.into_iter().for_each(|(_, alarming)| self.ended(alarming));
     }
 }
 
@@ -136,9 +122,8 @@ mod tests {
         assert_eq!(alerts.take(br#"{"asset":"a","seq":7}"#), None);
         assert_eq!(alerts.take(br#"{"asset":"a"}"#), None);
         assert_eq!((alerts.came, alerts.unexpected, alerts.unhandled(60)), (1, 2, 28));
-        alerts.give_up_missing();
-        assert_eq!((alerts.missing(), alerts.given_up, alerts.unhandled(60), alerts.missing_max), (0, 2, 20, 3));
-        assert_eq!(alerts.expected(), 3);
+        assert_eq!(alerts.take(br#"{"asset":"b","seq":6}"#), Some(8_000));
+        assert_eq!((alerts.missing(), alerts.expected(), alerts.unhandled(60), alerts.missing_max), (1, 3, 20, 3));
     }
 
     #[test]
