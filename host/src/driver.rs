@@ -363,8 +363,8 @@ mod tests {
     use std::task::{Context, Waker};
 
     use vespiary_core::event::{
-        Activation, Connect, Lane, Outcome, Packet, PluginName, Protocol, Publish, RetainHandling, Revision,
-        Settlement, Subscribe, SubscriptionOptions, Will,
+        Activation, Connect, Lane, Outcome, Packet, PluginName, Protocol, Publish, RetainHandling, Revision, Settlement,
+        Subscribe, SubscriptionOptions, Will,
     };
     use vespiary_core::{Message, Qos, Topic, TopicFilter};
 

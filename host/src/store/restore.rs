@@ -40,13 +40,7 @@ pub(super) fn read(database: &Database, path: &Path) -> Result<Restored, StoreEr
     reader.rows(PLUGINS, |plugin, value| {
         let (session, revision) = record::decode::<PluginRow<'_>>(value)?.plugin();
         inboxes.insert(session.0);
-        changes.push(Change::PluginActivated {
-            plugin: PluginName(plugin.into()),
-            session,
-            revision,
-            state: session,
-            probation: None,
-        });
+        changes.push(Change::PluginActivated { plugin: PluginName(plugin.into()), session, revision, state: session, probation: None });
         Ok(())
     })?;
     reader.rows(SESSIONS, |session, value| {

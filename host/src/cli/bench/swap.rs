@@ -1,7 +1,8 @@
 //! `vespiary bench swap`: how long a plugin's events wait while a new version takes over, under load.
 //!
 //! Readings come at a rate, as in `bench service`; meanwhile two versions of the component take over from each other again
-//! and again. The broker tells how long it handed nothing out; that no alert is lost or late is seen from outside.
+//! and again. The broker tells how long it handed nothing out; that no alert is lost or late is seen from outside. One of the two
+//! stays active, under the name that the component has.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

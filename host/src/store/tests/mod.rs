@@ -144,7 +144,10 @@ fn subscription(options: SubscriptionOptions) -> SubscriptionRecord {
 }
 
 fn state(session: u64, key: &str, value: Option<&[u8]>) -> Change {
-    Change::StateWritten { session: SessionId(session), write: StateWrite::lasting(key.into(), value.map(Box::from)) }
+    Change::StateWritten {
+        session: SessionId(session),
+        write: StateWrite::lasting(key.into(), value.map(Box::from)),
+    }
 }
 
 /// One change of every kind that adds something, with every field in use.

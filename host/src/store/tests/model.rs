@@ -49,9 +49,7 @@ impl Model {
             Change::Dequeued { session, sequence, .. } => {
                 self.queue.remove(&(session, sequence));
             }
-            Change::PluginActivated { plugin, session, revision, state: session, probation: None } => {
-                self.activate(plugin, session, revision)
-            }
+            Change::PluginActivated { plugin, session, revision, state: session, probation: None } => self.activate(plugin, session, revision),
             Change::PluginRemoved { plugin } => {
                 self.plugins.remove(&plugin);
                 self.revisions.retain(|(name, _), _| *name != plugin);
