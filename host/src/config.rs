@@ -70,8 +70,9 @@ pub struct Mqtt {
     pub server_reference: Option<ServerReference>,
     /// Topic below which a 5.0 client that asks is told to make its response topics.
     pub response_information: Option<ResponseInformation>,
-    /// Lets clients connect without credentials on an address that other machines can reach.
-    pub allow_anonymous: bool,
+    /// Whether a client may connect for which no plugin vouches. Has to be said where other machines can reach the address;
+    /// elsewhere it may, unless this says no.
+    pub allow_anonymous: Option<bool>,
 }
 
 /// `[http]`
@@ -335,10 +336,11 @@ impl Config {
                 self.http.listen
             ));
         }
-        if !self.is_local() && !self.mqtt.allow_anonymous {
+        if !self.is_local() && self.mqtt.allow_anonymous.is_none() {
             return refuse(format!(
                 "mqtt.listen = \"{}\" can be reached from other machines, and clients connect without credentials: \
-                 listen on a loopback address or set mqtt.allow_anonymous = true",
+                 listen on a loopback address, set mqtt.allow_anonymous = true, or set it to false and deploy a plugin \
+                 that authenticates clients",
                 self.mqtt.listen
             ));
         }
@@ -427,7 +429,7 @@ impl Default for Mqtt {
             denied_subscriptions: Vec::new(),
             server_reference: None,
             response_information: None,
-            allow_anonymous: false,
+            allow_anonymous: None,
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! [`TestHost`] keeps the promises of the real host: an event's writes and publishes are committed together or dropped, a
 //! failed event comes again after a pause and blocks later ones on its topic only, a rejected one becomes a dead letter,
-//! and publishing needs a grant. It is not a broker: there are no clients, no retained messages and no limits on memory
+//! and publishing needs a grant. With `vespiary test --wasm`, events, migrations and routes run in the component, in the real
+//! sandbox. It is not a broker: there are no clients, no retained messages and no limits on memory
 //! or time.
 //!
 //! ```
@@ -32,6 +33,7 @@
 //! ```
 
 mod asks;
+mod component;
 mod cron;
 mod inbox;
 mod observed;
@@ -173,7 +175,11 @@ impl TestHost {
         if !self.started {
             let host = self.world.clone();
             let plugin = self.plugin;
-            self.call(|| plugin.init(&host)).and_then(|result| result)?;
+            if component::stands_for(plugin) {
+                self.call(|| component::init(&host)).and_then(|result| result)?;
+            } else {
+                self.call(|| plugin.init(&host)).and_then(|result| result)?;
+            }
             self.started = true;
             if std::mem::take(&mut self.fresh) {
                 self.install_schedules(&[]);
@@ -187,6 +193,9 @@ impl TestHost {
         self.start()?;
         let host = self.world.clone();
         let plugin = self.plugin;
+        if component::stands_for(plugin) {
+            return self.call(|| component::health(&host)).and_then(|result| result);
+        }
         self.call(|| plugin.health(&host)).and_then(|result| result)
     }
 

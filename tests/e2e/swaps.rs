@@ -80,6 +80,7 @@ impl Plant {
 
     /// What the service knows of each key must be what was published; gives the version that says so.
     fn check(&self) -> Result<u32> {
+        self.broker().wait_plugin("swaps", "through", |shown| shown["inbox_events"] == 0)?;
         let mut client = Client::connect(self.broker().mqtt, "checker", true)?;
         client.subscribe("dumped/+", 0)?;
         for key in 0..KEYS {

@@ -132,20 +132,7 @@ pub(super) fn plugin(args: &PluginArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn print_deployed(json: bool, answer: String) -> anyhow::Result<ExitCode> {
-    print_answer(json, answer, |deployed: DeployReport| {
-        match deployed.replaced {
-            None => println!("plugin {} is deployed as revision 1 (version {})", deployed.plugin, deployed.version),
-            Some(replaced) => println!(
-                "plugin {} went from revision {replaced} to revision {} (version {})",
-                deployed.plugin, deployed.revision, deployed.version
-            ),
-        }
-        println!("  digest    sha256:{}", deployed.digest);
-        println!("  listens   {}", or_nothing(&deployed.subscribes));
-        println!("  publishes {} (grants: {})", or_nothing(&deployed.publishes), deployed.grants);
-        println!("  compiled  {:.1} ms, warmed {:.1} ms", deployed.compile_ms, deployed.warm_ms);
-        println!("  pause     {:.2} ms without dispatch; publishes were accepted throughout", deployed.pause_ms);
-    })
+    print_answer(json, answer, |deployed: DeployReport| show::print_deployed(&deployed))
 }
 
 fn print_answer<T: DeserializeOwned>(json: bool, answer: String, print: impl FnOnce(T)) -> anyhow::Result<ExitCode> {

@@ -13,6 +13,8 @@ mod new;
 
 mod build;
 
+mod test;
+
 mod dev;
 
 mod embed;
@@ -56,6 +58,11 @@ enum Command {
     New(new::NewArgs),
     /// Build a plugin crate into one component
     Build(build::BuildArgs),
+    /// Run the tests of a plugin crate, natively or in the real sandbox
+    Test(test::TestArgs),
+    /// Run calls into a component for `test --wasm`
+    #[command(hide = true)]
+    TestHost(test::TestHostArgs),
     /// Watch a plugin crate: build and swap it on each save, and follow its log
     Dev(dev::DevArgs),
     /// Put a manifest into a component that was made by another language's tools
@@ -101,6 +108,8 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => with_log("warn", || demo::run(&args)),
         Command::New(args) => new::run(&args),
         Command::Build(args) => build::run(&args),
+        Command::Test(args) => test::run(&args),
+        Command::TestHost(args) => test::run_host(&args),
         // The plugin's own log is followed; once is enough.
         Command::Dev(args) => with_log("warn,vespiary::plugins::log=off", || dev::run(&args)),
         Command::Embed(args) => embed::run(&args),

@@ -104,6 +104,9 @@ pub struct Details {
     /// What it uses of its bounds.
     #[serde(default)]
     pub usage: UsageView,
+    /// The key that signed its component, if one did.
+    #[serde(default)]
+    pub signed_by: Option<String>,
     /// The revisions that are kept, newest first.
     pub history: Vec<KeptRevision>,
     /// The oldest dead letters.
@@ -352,7 +355,8 @@ impl Plugins {
     pub fn show(&self, name: &PluginName, inboxes: &Inboxes) -> Result<Details, DeployError> {
         let plugin = self.find(name).ok_or_else(|| DeployError::Unknown(name.0.to_string()))?;
         let inbox = inboxes.get(name).copied().unwrap_or_default();
-        let (session, state) = plugin.run(|run| (run.session, run.state));
+        let (session, state, revision) = plugin.run(|run| (run.session, run.state, run.revision.clone()));
+        let signed_by = revision.as_ref().and_then(|revision| self.signer_of(revision));
         let letters = match session {
             Some(session) => self.store.dead_letters(session, None, DEAD_LETTERS)?,
             None => Vec::new(),
@@ -409,6 +413,7 @@ impl Plugins {
                     most_publishes: run.counts.most_publishes,
                     recent_events: run.recent.len(),
                 },
+                signed_by,
                 history,
                 dead_letters,
                 limits: LimitsView {

@@ -16,6 +16,9 @@ use super::tables::{Bytes, DEAD_LETTERS, PLUGIN_REVISIONS, PLUGIN_STATE, STATE_B
 /// A key of a plugin's state, its value, and when that expires; `None` for never.
 pub type StateEntry = (String, Vec<u8>, Option<Timestamp>);
 
+/// A value of a plugin's state, and when it expires; `None` for never.
+pub type StateValue = (Vec<u8>, Option<Timestamp>);
+
 /// A generation of a plugin's state as it was committed when the snapshot was taken, without what had expired. Keep it for
 /// one batch only.
 pub struct StateSnapshot {
@@ -51,7 +54,7 @@ impl StateSnapshot {
     }
 
     /// The value of a key, if it has one, and when it expires.
-    pub fn entry(&self, key: &str) -> Result<Option<(Vec<u8>, Option<Timestamp>)>, StoreError> {
+    pub fn entry(&self, key: &str) -> Result<Option<StateValue>, StoreError> {
         let value = self.table.get((self.state, key)).map_err(StoreError::database("read", &self.path))?;
         let Some(value) = value else { return Ok(None) };
         Ok(self.living(value.value())?.map(|row| (row.bytes.to_vec(), row.expires_at)))

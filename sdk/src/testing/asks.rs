@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{TestHost, World};
+use super::{TestHost, World, component};
 use crate::error::{Error, Result};
 use crate::hooks::{
     self, Access, Authentication, Authorization, Client, Credentials, DeliverVerdict, Hook, InFlight, Progress,
@@ -163,7 +163,11 @@ impl TestCall<'_> {
         let world = host.world.clone();
         let routes = host.plugin.declaration().routes;
         world.rollback();
-        let response = host.call(|| http::serve(routes, &world, &request));
+        let response = if component::stands_for(host.plugin) {
+            host.call(|| component::serve(&world, &request)).and_then(|result| result)
+        } else {
+            host.call(|| http::serve(routes, &world, &request))
+        };
         host.check_grants();
         match response {
             Ok(response) => {

@@ -5,7 +5,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::Once;
 
 use super::world::{Timer, World, log};
-use super::{ATTEMPTS, BACK_OFF, DeadLetter, Delivery, MAX_EVENTS_PER_STEP, TestHost, cron};
+use super::{ATTEMPTS, BACK_OFF, DeadLetter, Delivery, MAX_EVENTS_PER_STEP, TestHost, component, cron};
 use crate::event::{Event, EventKind, Property, Qos, Timestamp};
 use crate::handler::Trigger;
 use crate::host::Host;
@@ -99,7 +99,7 @@ impl TestHost {
     }
 
     /// An event that comes from the host itself.
-    fn from_host(&self, kind: EventKind, topic: String, payload: Vec<u8>) -> Event {
+    fn host_event(&self, kind: EventKind, topic: String, payload: Vec<u8>) -> Event {
         Event {
             id: 0,
             kind,
@@ -118,7 +118,7 @@ impl TestHost {
 
     fn respond(&mut self, request: u64, payload: Vec<u8>, error: Option<&str>) -> u64 {
         let topic = format!("$reply/{}/{request}", self.plugin.name());
-        let mut event = self.from_host(EventKind::Response, topic, payload);
+        let mut event = self.host_event(EventKind::Response, topic, payload);
         event.properties.push(Property { name: "user:request".into(), value: request.to_string() });
         if let Some(error) = error {
             event.properties.push(Property { name: "user:error".into(), value: error.into() });
@@ -137,7 +137,7 @@ impl TestHost {
             (timers, requests)
         };
         for (name, timer) in timers {
-            let mut event = self.from_host(EventKind::Timer, format!("$timer/{name}"), timer.payload.clone());
+            let mut event = self.host_event(EventKind::Timer, format!("$timer/{name}"), timer.payload.clone());
             if let Some(cron) = &timer.cron {
                 event.properties.push(Property { name: "user:schedule".into(), value: cron.clone() });
             }
@@ -214,7 +214,11 @@ impl TestHost {
         let host = self.world.clone();
         let plugin = self.plugin;
         let handed = waiting.event.clone();
-        let outcome = self.call(|| plugin.handle(&host, std::iter::once(handed)).remove(0));
+        let outcome = if component::stands_for(plugin) {
+            self.call(|| component::handle(&host, &handed)).and_then(|result| result)
+        } else {
+            self.call(|| plugin.handle(&host, std::iter::once(handed)).remove(0))
+        };
         self.check_grants();
         if std::mem::take(&mut self.crash) {
             self.world.rollback();

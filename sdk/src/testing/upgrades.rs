@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::TestHost;
 use super::world::Stored;
+use super::{TestHost, component};
 use crate::handler::Trigger;
 use crate::migration::Entry;
 use crate::plugin::Plugin;
@@ -111,7 +111,13 @@ impl TestHost {
         for chunk in old.chunks(CHUNK) {
             let entries = chunk.iter().map(|(key, stored)| Entry { key: key.clone(), value: stored.value.clone() });
             let entries: Vec<Entry> = entries.collect();
-            let migrated = self.call(|| plugin.migrate(from, entries)).and_then(|result| result)?;
+            let world = self.world.clone();
+            let migrated = if component::stands_for(plugin) {
+                self.call(|| component::migrate(&world, from, entries))
+            } else {
+                self.call(|| plugin.migrate(from, entries))
+            };
+            let migrated = migrated.and_then(|result| result)?;
             for ((_, stored), entries) in chunk.iter().zip(migrated) {
                 for Entry { key, value } in entries {
                     let stored = Stored { value, expires: stored.expires };

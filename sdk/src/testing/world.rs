@@ -68,7 +68,7 @@ pub(crate) struct Inner {
     /// What was measured.
     pub(super) measurements: Vec<Measurement>,
     /// What the open transaction would change.
-    open: Changes,
+    pub(super) open: Changes,
     /// Identity of the last request.
     last_request: u64,
     /// Configuration.
@@ -105,19 +105,22 @@ pub(super) struct Timer {
     pub(super) cron: Option<String>,
 }
 
+/// A value, and how long it lasts in milliseconds.
+type Written = (Vec<u8>, Option<u64>);
+
 /// What a transaction would change.
 #[derive(Debug, Default)]
-struct Changes {
+pub(super) struct Changes {
     /// Writes; `None` deletes.
-    writes: BTreeMap<String, Option<(Vec<u8>, Option<u64>)>>,
+    pub(super) writes: BTreeMap<String, Option<Written>>,
     /// Publishes.
-    publishes: Vec<Published>,
+    pub(super) publishes: Vec<Published>,
     /// Requests.
-    requests: Vec<(u64, PendingRequest)>,
+    pub(super) requests: Vec<(u64, PendingRequest)>,
     /// Timers; `None` cancels.
-    timers: BTreeMap<String, Option<Timer>>,
+    pub(super) timers: BTreeMap<String, Option<Timer>>,
     /// Clients to disconnect.
-    disconnects: Vec<String>,
+    pub(super) disconnects: Vec<String>,
 }
 
 impl World {
@@ -185,7 +188,7 @@ impl World {
         if self.inner.borrow().read_only { Err("a hook reads only".into()) } else { Ok(()) }
     }
 
-    fn write(&self, key: &str, value: Option<(Vec<u8>, Option<u64>)>) -> Result<(), StateError> {
+    fn write(&self, key: &str, value: Option<Written>) -> Result<(), StateError> {
         self.change().map_err(StateError::Unavailable)?;
         check_key(key)?;
         if let Some((value, _)) = &value

@@ -10,8 +10,8 @@ use crate::cli::embed::read_component;
 
 use super::{AdminClient, print_deployed};
 
-/// After how long it is said that a step still runs, and how often.
-const STILL: Duration = Duration::from_secs(2);
+/// After how long it is said that a step still runs, and how often then.
+const STILL: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(15)];
 
 /// Flags of `deploy`.
 #[derive(Debug, clap::Args)]
@@ -56,8 +56,10 @@ pub(in crate::cli) fn with_progress<T>(step: &str, work: impl FnOnce() -> T) -> 
     std::thread::scope(|scope| {
         scope.spawn(move || {
             let began = Instant::now();
-            while let Err(mpsc::RecvTimeoutError::Timeout) = waiting.recv_timeout(STILL) {
-                eprintln!("vespiary: {step}: {} s", began.elapsed().as_secs());
+            let mut pause = STILL[0];
+            while let Err(mpsc::RecvTimeoutError::Timeout) = waiting.recv_timeout(pause) {
+                eprintln!("vespiary: {step}: under way for {} s", began.elapsed().as_secs());
+                pause = STILL[1];
             }
         });
         let result = work();

@@ -4,6 +4,7 @@ mod admitting;
 mod delivering;
 mod methods;
 mod publishing;
+mod sandboxed;
 mod subscribing;
 
 use std::sync::Mutex;

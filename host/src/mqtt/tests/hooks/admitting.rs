@@ -134,7 +134,7 @@ fn what_comes_with_a_connect_waits_with_it_and_its_deadline_runs_on() {
         wait();
         Ok(Answer::Authenticate(Authentication::Allow(None)))
     });
-    let options = MqttOptions { hooks: hooks.clone(), connect_timeout_ms: 1_500, ..MqttOptions::default() };
+    let options = MqttOptions { hooks: hooks.clone(), connect_timeout_ms: 3_000, ..MqttOptions::default() };
     let served = served_with(1, options, Limits::default());
     for level in [4, 5] {
         let mut client = served.socket();

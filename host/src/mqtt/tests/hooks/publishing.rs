@@ -256,6 +256,22 @@ fn a_client_that_says_goodbye_at_once_is_heard_out() {
 }
 
 #[test]
+fn what_stands_before_a_mistake_is_done_before_the_client_is_told() {
+    let hooks = Hooks::default();
+    install_verdicts(&hooks);
+    let served = served_with_hooks(&hooks);
+    let mut to = subscriber(&served, 4, "to", "#", 0);
+    for (mistake, reason) in [(&[0x32, 2, 0, 1][..], 0x81), (&[0x30, 0xFF, 0xFF, 0xFF, 0xFF, 1], 0x81)] {
+        let mut from = served.v5("from");
+        from.send(&[&publish(5, 0x32, "h/keep", 1, b"before"), mistake].concat());
+        to.expect(&publish(4, 0x30, "h/keep", 0, b"before"));
+        assert_eq!(from.packet()[..4], [0x40, 2, 0, 1]);
+        from.expect_disconnect(reason);
+        from.expect_end();
+    }
+}
+
+#[test]
 fn nobody_is_timed_out_for_what_a_hook_takes_its_time_for() {
     let hooks = Hooks::default();
     let (open, wait) = gate();
