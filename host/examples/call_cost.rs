@@ -105,7 +105,7 @@ fn events(count: u64) -> Vec<InboxEvent> {
             user: None,
         };
         let (qos, message) = (Qos::AtLeastOnce, Arc::new(message));
-        InboxEvent { sequence: Sequence(number), message, qos, retain: false, attempt: 0 }
+        InboxEvent { sequence: Sequence(number), message, qos, retain: false, attempt: 0, replayed: false }
     };
     (1..=count).map(event).collect()
 }

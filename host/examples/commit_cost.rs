@@ -124,6 +124,7 @@ impl Events {
             packet_id: None,
             share: None,
             weight: content.weight() as u32,
+            replayed: false,
         };
         self.ready.push_back(Change::MessageStored { message: MessageId(event), content: Arc::new(content) });
         self.ready.push_back(Change::Queued { session: INBOX, sequence: Sequence(event), entry });

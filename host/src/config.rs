@@ -70,8 +70,9 @@ pub struct Mqtt {
     pub server_reference: Option<ServerReference>,
     /// Topic below which a 5.0 client that asks is told to make its response topics.
     pub response_information: Option<ResponseInformation>,
-    /// Lets clients connect without credentials on an address that other machines can reach.
-    pub allow_anonymous: bool,
+    /// Whether a client may connect for which no plugin vouches. Has to be said where other machines can reach the address;
+    /// elsewhere it may, unless this says no.
+    pub allow_anonymous: Option<bool>,
 }
 
 /// `[http]`
@@ -174,6 +175,24 @@ pub struct Plugins {
     pub signed_by: Vec<PublicKey>,
     /// Series of measurements that one plugin may have; further ones are dropped and counted.
     pub metric_series: usize,
+    /// Milliseconds that one call may take of a plugin that is granted HTTP hosts, waiting for them included.
+    pub http_call_deadline_ms: u64,
+    /// Bytes of the body of an HTTP request or response, to a plugin or from it.
+    pub http_body_bytes: usize,
+    /// Requests to one plugin's HTTP service at the same time; more are refused.
+    pub http_requests: usize,
+    /// Bytes of keys and values that a plugin's state may hold.
+    pub state_bytes: u64,
+    /// Events after which a new revision's probation is over; 0 for no probation.
+    pub probation_events: u32,
+    /// Seconds after which it is over; 0 for no probation.
+    pub probation_s: u32,
+    /// Failures of events during a probation that roll it back; by rule where nothing is said.
+    pub probation_failures: Option<u32>,
+    /// Events of each plugin that are remembered for dry runs; 0 for none.
+    pub dry_run_events: usize,
+    /// Bytes of these events, for each plugin.
+    pub dry_run_bytes: usize,
 }
 
 /// How the member of a shared subscription's group is chosen that gets the next message.
@@ -220,8 +239,33 @@ pub struct Plugin {
     pub subscribes: Vec<Filter>,
     /// Topic filters that it may publish to, under the explicit policy.
     pub publishes: Vec<Filter>,
+    /// Secrets that it may read, by name; under either policy.
+    pub secrets: BTreeMap<String, SecretSource>,
+    /// Hosts that it may call, under the explicit policy.
+    pub http_hosts: Vec<String>,
+    /// Whether these hosts may have addresses that are not of the public internet; under either policy.
+    pub private_addresses: bool,
+    /// Whether it may disconnect clients, under the explicit policy.
+    pub disconnects: bool,
+    /// Whether it may decide in the path of clients' packets, under the explicit policy.
+    pub hooks: bool,
+    /// Bytes of keys and values that its state may hold, where it is not `plugins.state_bytes`.
+    pub state_bytes: Option<u64>,
     /// What the plugin reads through `wasi:config/store`.
     pub config: BTreeMap<String, String>,
+}
+
+/// Where the value of a secret is.
+#[derive(Clone, Deserialize, PartialEq, Eq)]
+#[serde(untagged)]
+pub enum SecretSource {
+    /// Here.
+    Value(String),
+    /// In a file, read when a revision is deployed or the broker starts; a line end at its end does not count.
+    File {
+        /// The file.
+        file: PathBuf,
+    },
 }
 
 /// A topic filter in a configuration file.
@@ -292,10 +336,11 @@ impl Config {
                 self.http.listen
             ));
         }
-        if !self.is_local() && !self.mqtt.allow_anonymous {
+        if !self.is_local() && self.mqtt.allow_anonymous.is_none() {
             return refuse(format!(
                 "mqtt.listen = \"{}\" can be reached from other machines, and clients connect without credentials: \
-                 listen on a loopback address or set mqtt.allow_anonymous = true",
+                 listen on a loopback address, set mqtt.allow_anonymous = true, or set it to false and deploy a plugin \
+                 that authenticates clients",
                 self.mqtt.listen
             ));
         }
@@ -384,7 +429,7 @@ impl Default for Mqtt {
             denied_subscriptions: Vec::new(),
             server_reference: None,
             response_information: None,
-            allow_anonymous: false,
+            allow_anonymous: None,
         }
     }
 }
@@ -419,6 +464,38 @@ impl Default for Plugins {
             log_lines_per_s: 100,
             signed_by: Vec::new(),
             metric_series: 1_000,
+            http_call_deadline_ms: 30_000,
+            http_body_bytes: 1 << 20,
+            http_requests: 16,
+            state_bytes: 1 << 30,
+            probation_events: 1_000,
+            probation_s: 60,
+            probation_failures: None,
+            dry_run_events: 1_000,
+            dry_run_bytes: 4 << 20,
+        }
+    }
+}
+
+impl SecretSource {
+    /// The value.
+    pub fn read(&self) -> std::io::Result<String> {
+        match self {
+            Self::Value(value) => Ok(value.clone()),
+            Self::File { file } => {
+                let text = std::fs::read_to_string(file)?;
+                let line = text.strip_suffix('\n').unwrap_or(&text);
+                Ok(line.strip_suffix('\r').unwrap_or(line).to_owned())
+            }
+        }
+    }
+}
+
+impl fmt::Debug for SecretSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Value(_) => f.write_str("Value(..)"),
+            Self::File { file } => f.debug_struct("File").field("file", file).finish(),
         }
     }
 }

@@ -29,7 +29,8 @@ impl Schedule {
 
     /// The first time after `time`; `None` where there is none in the next thousands of years.
     pub fn next_after(&self, time: Timestamp) -> Option<Timestamp> {
-        let time = DateTime::<Utc>::from_timestamp_millis(i64::try_from(time.0).ok()?)?;
+        // Whole seconds: what is left of one would be in the result too.
+        let time = DateTime::<Utc>::from_timestamp(i64::try_from(time.0 / 1_000).ok()?, 0)?;
         let next = self.0.find_next_occurrence(&time, false).ok()?;
         u64::try_from(next.timestamp_millis()).ok().map(Timestamp)
     }
@@ -72,7 +73,7 @@ mod tests {
 
     #[test]
     fn a_schedule_without_a_time_to_come_has_none() {
-        assert_eq!(Schedule::parse("0 0 30 2 *").ok().and_then(|schedule| schedule.next_after(Timestamp(0))), None);
+        assert_eq!(Schedule::parse("0 0 30 2 *").unwrap().next_after(Timestamp(0)), None);
         assert_eq!(Schedule::parse("* * * * *").unwrap().next_after(Timestamp(u64::MAX)), None);
     }
 }

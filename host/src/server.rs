@@ -16,15 +16,15 @@ use crate::config::{Config, ConfigError};
 use crate::driver::Driver;
 use crate::http::{HttpOptions, Listeners};
 use crate::mqtt::{self, MqttOptions};
-use crate::plugins::Plugins;
+use crate::plugins::hooks::Hooks;
+use crate::plugins::{Deployed, Links, Plugins};
 use crate::store::{Durability, Store, StoreError, StoreOptions};
 use crate::wasm::{Runtime, RuntimeError, WasmLimits};
 
 /// How long the admin API's last requests may take once the broker stops.
 const HTTP_GRACE: Duration = Duration::from_secs(2);
 
-/// Bytes of the body of a request to a service, and how long it may take to arrive.
-const SERVICE_BODY_BYTES: usize = 1 << 20;
+/// How long the body of a request to a service may take to arrive.
 const SERVICE_BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Connections that the system keeps until they are accepted: a fleet that comes back at once. The system may allow less.
@@ -105,24 +105,26 @@ pub fn start(config: &Config) -> Result<Running, ServeError> {
         Store::open(directory, &StoreOptions { cache_bytes: config.store.cache_bytes, ..StoreOptions::default() })?;
     let store = opened.store;
     let seed = fastrand::u64(..);
-    let limits = Limits { shared_strategy: config.mqtt.shared_subscriptions.into(), ..config.limits.resolve() };
+    let limits = core_limits(config);
     let broker = Broker::restore(limits.clone(), seed, opened.changes);
     let runtime = Runtime::new(wasm_limits(config), &directory.join("cache"))?;
-    let deployed =
-        (broker.plugins()).map(|plugin| (plugin.plugin.clone(), plugin.session, plugin.revision.clone())).collect();
-    let plugins = Plugins::new(config, runtime, store.clone());
-    let options = mqtt_options(config);
+    let deployed = broker.plugins().map(|plugin| Deployed {
+        name: plugin.plugin.clone(),
+        session: plugin.session,
+        state: plugin.state,
+        revision: plugin.revision.clone(),
+        probation: plugin.probation.map(|(revision, handled)| (revision.clone(), handled)),
+        lanes: plugin.lanes,
+    });
+    let deployed = deployed.collect();
+    let hooks = Hooks::default();
+    let plugins = Plugins::new(config, runtime, store.clone(), hooks.clone());
+    let options = MqttOptions { hooks, ..mqtt_options(config) };
     let workers = if config.mqtt.workers == 0 { mqtt::default_workers() } else { config.mqtt.workers };
     let outbound = Arc::clone(&plugins);
     let sink = Box::new(move |effect| outbound.effect(effect));
     let driver = Arc::new(Driver::new(broker, limits, store.clone(), workers, sink));
-    let inbound = Arc::downgrade(&driver);
-    let post = move |input| {
-        if let Some(driver) = inbound.upgrade() {
-            driver.post(input);
-        }
-    };
-    plugins.start(Box::new(post), deployed);
+    plugins.start(links(&driver), deployed);
 
     let (stop, stopped) = watch::channel(false);
     let assembled = Assembled {
@@ -135,7 +137,7 @@ pub fn start(config: &Config) -> Result<Running, ServeError> {
         services_listener,
         http_options: HttpOptions {
             component_bytes: config.plugins.component_bytes,
-            body_bytes: SERVICE_BODY_BYTES,
+            body_bytes: config.plugins.http_body_bytes,
             body_timeout: SERVICE_BODY_TIMEOUT,
         },
         stop: stop.clone(),
@@ -282,6 +284,28 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     Ok(socket.into())
 }
 
+/// What leads from the plugins to the broker, which owns them.
+fn links(driver: &Arc<Driver>) -> Links {
+    let (posting, asking) = (Arc::downgrade(driver), Arc::downgrade(driver));
+    Links {
+        post: Box::new(move |input| {
+            if let Some(driver) = posting.upgrade() {
+                driver.post(input);
+            }
+        }),
+        retained: Arc::new(move |topic| asking.upgrade()?.inspect(|broker| broker.retained_message(topic))),
+    }
+}
+
+fn core_limits(config: &Config) -> Limits {
+    let limits = config.limits.resolve();
+    Limits {
+        shared_strategy: config.mqtt.shared_subscriptions.into(),
+        probation_events: limits.probation_events.max(config.plugins.probation_events as usize),
+        ..limits
+    }
+}
+
 fn mqtt_options(config: &Config) -> MqttOptions {
     let settings = &config.mqtt;
     MqttOptions {
@@ -307,6 +331,9 @@ fn wasm_limits(config: &Config) -> WasmLimits {
         write_bytes_per_call: settings.write_bytes_per_call,
         component_bytes: settings.component_bytes,
         log_lines_per_s: settings.log_lines_per_s,
+        http_call_deadline_ms: settings.http_call_deadline_ms,
+        http_body_bytes: settings.http_body_bytes,
+        state_bytes: settings.state_bytes,
         ..WasmLimits::default()
     }
 }

@@ -24,6 +24,8 @@ pub(crate) struct Broker {
     pub mqtt: SocketAddr,
     /// Where its admin API listens.
     pub http: SocketAddr,
+    /// Where services listen by themselves, if they do.
+    pub services: Option<SocketAddr>,
     /// Its log, what it wrote to stderr.
     log: PathBuf,
 }
@@ -62,7 +64,7 @@ impl Broker {
         let mut words = line.split_whitespace();
         let mut address = |key: &str| words.find_map(|word| word.strip_prefix(key)?.parse().ok());
         match (address("mqtt="), address("http=")) {
-            (Some(mqtt), Some(http)) => Ok(Self { child, mqtt, http, log }),
+            (Some(mqtt), Some(http)) => Ok(Self { child, mqtt, http, services: address("services="), log }),
             _ => {
                 let status = child.wait()?;
                 bail!("the broker did not become ready ({status}): {}", std::fs::read_to_string(log)?)

@@ -8,12 +8,17 @@ mod ledger;
 mod tools;
 
 mod command_line;
+mod admin;
 mod conformance;
+mod dev;
 mod disk;
 mod durability;
 mod hardening;
 mod hot_swap;
 mod interop;
+mod languages;
 mod large_queues;
 mod sandbox;
+mod swaps;
+mod signing;
 mod torture;

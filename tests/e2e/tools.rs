@@ -1,4 +1,4 @@
-//! Other people's clients, fetched where they are not there: from Debian, PyPI and npm, into the target directory.
+//! Other people's clients and tools, fetched where they are not there: from Debian, PyPI and npm, into the target directory.
 //!
 //! A tool that cannot be had gives none and a visible line; the test that wanted it then passes without it.
 
@@ -101,6 +101,29 @@ pub(crate) fn mqtt_js() -> Option<PathBuf> {
         found
     });
     found.clone()
+}
+
+/// The command that makes a component of JavaScript.
+pub(crate) fn componentize_js() -> Option<PathBuf> {
+    let folder = tools().join("componentize-js");
+    let command = folder.join("node_modules/.bin/componentize-js");
+    let runs_already = || runs(Command::new(&command).arg("--version"));
+    if !runs_already() {
+        std::fs::create_dir_all(&folder).ok()?;
+        let npm = ["install", "--silent", "--no-audit", "--no-fund", "--prefix", "."];
+        quietly(Command::new("npm").args(npm).arg("@bytecodealliance/componentize-js@0.23.0").current_dir(&folder));
+    }
+    let found = runs_already().then_some(command);
+    if found.is_none() {
+        println!("SKIPPED: componentize-js is not installed and cannot be downloaded");
+    }
+    found
+}
+
+/// The command that makes a component of Python.
+pub(crate) fn componentize_py() -> Option<PathBuf> {
+    let python = python_with("componentize_py", "componentize-py==0.25.1")?;
+    Some(python.with_file_name("componentize-py"))
 }
 
 fn tools() -> PathBuf {

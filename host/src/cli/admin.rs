@@ -1,12 +1,15 @@
-//! `vespiary deploy` and `vespiary plugin ...`: the admin API from the command line.
+//! `vespiary deploy`, `logs`, `replay` and `plugin ...`: the admin API from the command line.
 
 mod client;
+
+mod dead;
+
+mod deploy;
 
 mod logs;
 
 mod show;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -14,23 +17,12 @@ use clap::Subcommand;
 use serde::de::DeserializeOwned;
 
 pub(super) use self::client::{AdminClient, NoBroker};
+pub(super) use self::dead::{ReplayCommand, replay};
+pub(super) use self::deploy::{DeployArgs, deploy};
 pub(super) use self::logs::{LogsCommand, follow, print_line, readable, run as logs};
 use super::AdminAddress;
-use crate::plugins::deploy::Deployed;
+use crate::plugins::deploy::DeployReport;
 use crate::plugins::view::{Details, Summary};
-
-/// Flags of `deploy`.
-#[derive(Debug, clap::Args)]
-pub(super) struct DeployArgs {
-    /// The component
-    #[arg(value_name = "FILE.wasm")]
-    component: PathBuf,
-    #[command(flatten)]
-    address: AdminAddress,
-    /// Print the answer as JSON
-    #[arg(long)]
-    json: bool,
-}
 
 /// Flags of `plugin`.
 #[derive(Debug, clap::Args)]
@@ -63,6 +55,21 @@ enum PluginCommand {
         #[arg(long, value_name = "REVISION")]
         to: Option<u32>,
     },
+    /// See dead letters, hand them out again, or drop them
+    Dead {
+        #[command(subcommand)]
+        command: dead::DeadCommand,
+    },
+    /// Make a canary the active revision
+    Promote {
+        /// Its name
+        name: String,
+    },
+    /// End a canary; the active revision gets all events again
+    Abort {
+        /// Its name
+        name: String,
+    },
     /// Stop handing events to a plugin; they wait in its inbox
     Pause {
         /// Its name
@@ -80,15 +87,6 @@ enum PluginCommand {
     },
 }
 
-/// Deploys a component.
-pub(super) fn deploy(args: &DeployArgs) -> anyhow::Result<ExitCode> {
-    let component = std::fs::read(&args.component)
-        .with_context(|| format!("cannot read the component {}", args.component.display()))?;
-    let api = AdminClient::at(args.address.http);
-    let answer = api.post_component(&component, "")?;
-    print_deployed(args.json, answer)
-}
-
 /// Runs a `plugin` command.
 pub(super) fn plugin(args: &PluginArgs) -> anyhow::Result<ExitCode> {
     let api = AdminClient::at(args.address.http);
@@ -104,8 +102,19 @@ pub(super) fn plugin(args: &PluginArgs) -> anyhow::Result<ExitCode> {
         PluginCommand::Logs(which) => logs::print(&api, which, args.json),
         PluginCommand::Rollback { name, to } => {
             let query = to.map_or_else(String::new, |to| format!("?to={to}"));
-            let answer = api.post(&format!("/api/v1/plugins/{name}/rollback{query}"))?;
+            let path = format!("/api/v1/plugins/{name}/rollback{query}");
+            let answer = deploy::with_progress(&format!("roll {name} back"), || api.post(&path))?;
             print_deployed(args.json, answer)
+        }
+        PluginCommand::Dead { command } => dead::run(&api, command, args.json),
+        PluginCommand::Promote { name } => {
+            let step = format!("promote the canary of {name}");
+            let answer = deploy::with_progress(&step, || api.post(&format!("/api/v1/plugins/{name}/promote")))?;
+            print_deployed(args.json, answer)
+        }
+        PluginCommand::Abort { name } => {
+            let answer = api.post(&format!("/api/v1/plugins/{name}/abort"))?;
+            print_answer(args.json, answer, |_: serde_json::Value| println!("the canary of plugin {name} is ended"))
         }
         PluginCommand::Pause { name } => {
             let answer = api.post(&format!("/api/v1/plugins/{name}/pause"))?;
@@ -123,20 +132,7 @@ pub(super) fn plugin(args: &PluginArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn print_deployed(json: bool, answer: String) -> anyhow::Result<ExitCode> {
-    print_answer(json, answer, |deployed: Deployed| {
-        match deployed.replaced {
-            None => println!("plugin {} is deployed as revision 1 (version {})", deployed.plugin, deployed.version),
-            Some(replaced) => println!(
-                "plugin {} went from revision {replaced} to revision {} (version {})",
-                deployed.plugin, deployed.revision, deployed.version
-            ),
-        }
-        println!("  digest    sha256:{}", deployed.digest);
-        println!("  listens   {}", or_nothing(&deployed.subscribes));
-        println!("  publishes {} (grants: {})", or_nothing(&deployed.publishes), deployed.grants);
-        println!("  compiled  {:.1} ms, warmed {:.1} ms", deployed.compile_ms, deployed.warm_ms);
-        println!("  pause     {:.2} ms without dispatch; publishes were accepted throughout", deployed.pause_ms);
-    })
+    print_answer(json, answer, |deployed: DeployReport| show::print_deployed(&deployed))
 }
 
 fn print_answer<T: DeserializeOwned>(json: bool, answer: String, print: impl FnOnce(T)) -> anyhow::Result<ExitCode> {

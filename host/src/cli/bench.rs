@@ -12,6 +12,16 @@ mod traffic;
 mod publisher;
 mod subscriber;
 
+mod alerts;
+mod inspect;
+
+mod deploy;
+mod idle_plugins;
+mod swap;
+
+mod component;
+mod remote;
+
 mod socket;
 mod wire;
 
@@ -24,15 +34,42 @@ mod process;
 
 use std::process::ExitCode;
 
-pub(super) use args::BenchArgs;
+use args::Scenario;
+
+/// Flags of `bench`.
+#[derive(Debug, clap::Args)]
+pub(super) struct BenchArgs {
+    #[command(subcommand)]
+    measurement: Measurement,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Measurement {
+    #[command(flatten)]
+    Traffic(Scenario),
+    /// How long until a deployed component handles its first event
+    Deploy(deploy::DeployArgs),
+    /// How long events wait while one version of a plugin takes over from another, under load
+    Swap(swap::SwapArgs),
+    /// What many plugins without events cost; starts a broker of its own
+    IdlePlugins(idle_plugins::IdleArgs),
+}
 
 /// Runs one benchmark. Fails where messages were lost, doubled or reordered that must not be.
 pub(super) async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
-    let plan = args.plan()?;
     super::open_files::allow_many_connections();
-    let results = tokio::task::LocalSet::new().run_until(traffic::run(plan)).await?;
+    match args.measurement {
+        Measurement::Traffic(scenario) => load(&scenario).await,
+        Measurement::Deploy(args) => deploy::run(&args).await,
+        Measurement::Swap(args) => swap::run(args).await,
+        Measurement::IdlePlugins(args) => idle_plugins::run(&args),
+    }
+}
+
+async fn load(scenario: &Scenario) -> anyhow::Result<ExitCode> {
+    let results = tokio::task::LocalSet::new().run_until(traffic::run(scenario.plan()?)).await?;
     let mut output = std::io::stdout().lock();
-    results.print(args.json(), &mut output)?;
+    results.print(scenario.json(), &mut output)?;
     match results.broken_promise() {
         None => Ok(ExitCode::SUCCESS),
         Some(promise) => {
@@ -51,8 +88,8 @@ mod tests {
 
     #[derive(Debug, clap::Parser)]
     struct Line {
-        #[command(flatten)]
-        args: BenchArgs,
+        #[command(subcommand)]
+        scenario: Scenario,
     }
 
     #[tokio::test]
@@ -71,7 +108,7 @@ mod tests {
             "service --assets 50 --expect-topic assets/+/vibration --expect-every 1",
         ] {
             let line = format!("bench {scenario} --count 300 --warm-up 0 --mqtt {}", broker.mqtt);
-            let plan = Line::try_parse_from(line.split(' ')).unwrap().args.plan().unwrap();
+            let plan = Line::try_parse_from(line.split(' ')).unwrap().scenario.plan().unwrap();
             let results = tokio::task::LocalSet::new().run_until(traffic::run(plan)).await.unwrap();
             assert_eq!(results.broken_promise(), None, "{scenario}");
             let mut printed = Vec::new();

@@ -45,11 +45,8 @@ pub(super) struct Build<'a> {
 /// The profile of `vespiary dev`, which needs no line in the crate's manifest: a rebuild is to take a moment. Some
 /// optimisation makes the component a third as large, which the broker's compiler saves again.
 pub(super) const QUICK_PROFILE: &str = "vespiary-dev";
-const QUICK_SETTINGS: [&str; 3] = [
-    "profile.vespiary-dev.inherits=\"dev\"",
-    "profile.vespiary-dev.opt-level=1",
-    "profile.vespiary-dev.debug=false",
-];
+const QUICK_SETTINGS: [&str; 3] =
+    ["profile.vespiary-dev.inherits=\"dev\"", "profile.vespiary-dev.opt-level=1", "profile.vespiary-dev.debug=false"];
 
 /// Builds and checks one crate.
 pub(super) fn run(args: &BuildArgs) -> anyhow::Result<ExitCode> {

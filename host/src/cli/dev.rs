@@ -20,7 +20,7 @@ use super::admin::{self, AdminClient, NoBroker};
 use super::build::{Build, QUICK_PROFILE};
 use crate::config::{Config, DataDirectory};
 use crate::plugins::Entry;
-use crate::plugins::deploy::Deployed;
+use crate::plugins::deploy::DeployReport;
 use crate::plugins::manifest::Manifest;
 use crate::server;
 use crate::wasm::Runtime;
@@ -183,7 +183,7 @@ fn build_and_deploy(
     let name = manifest.name.0.to_string();
     let seen = if live.followed.contains(&name) { None } else { Some(last_line(api, &name)) };
     let answer = api.post_component(&component, "?probation=off").context("nothing was deployed")?;
-    let deployed: Deployed = serde_json::from_str(&answer).context("the broker's answer is not understood")?;
+    let deployed: DeployReport = serde_json::from_str(&answer).context("the broker's answer is not understood")?;
     eprintln!(
         "vespiary dev: plugin {name} runs as revision {} ({} KiB), {:.2} s after the save (built in {:.2} s, pause {:.1} ms)",
         deployed.revision,

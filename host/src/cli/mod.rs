@@ -73,6 +73,8 @@ enum Command {
     Deploy(admin::DeployArgs),
     /// Print the last lines of a plugin's log; -f: and those to come
     Logs(admin::LogsCommand),
+    /// Hand all dead letters of a plugin out again
+    Replay(admin::ReplayCommand),
     /// See and manage the plugins of a running broker
     Plugin(admin::PluginArgs),
     /// Publish messages
@@ -94,7 +96,10 @@ struct AdminAddress {
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    if matches!(cli.command, Command::Check(_) | Command::Deploy(_) | Command::Logs(_) | Command::Plugin(_)) {
+    if matches!(
+        cli.command,
+        Command::Check(_) | Command::Deploy(_) | Command::Logs(_) | Command::Replay(_) | Command::Plugin(_)
+    ) {
         end_quietly_with_the_reader();
     }
     let result = match cli.command {
@@ -111,6 +116,7 @@ pub fn main() -> ExitCode {
         Command::Sign(args) => sign::run(&args),
         Command::Deploy(args) => admin::deploy(&args),
         Command::Logs(args) => admin::logs(&args),
+        Command::Replay(args) => admin::replay(&args),
         Command::Plugin(args) => admin::plugin(&args),
         Command::Pub(args) => with_log("warn", || block_on(publish::run(args))),
         Command::Sub(args) => with_log("warn", || block_on(subscribe::run(args))),

@@ -96,5 +96,8 @@ fn other_machines_mean_explicit_grants() {
     let open = Config::parse("[mqtt]\nlisten = \"0.0.0.0:1883\"\nallow_anonymous = true", Path::new("x")).unwrap();
     open.check().unwrap();
     assert_eq!(open.grant_policy(), GrantPolicy::Explicit);
+    let closed = Config::parse("[mqtt]\nlisten = \"0.0.0.0:1883\"\nallow_anonymous = false", Path::new("x")).unwrap();
+    closed.check().unwrap();
+    assert_eq!((closed.mqtt.allow_anonymous, Config::default().mqtt.allow_anonymous), (Some(false), None));
     assert_eq!(Config::default().grant_policy(), GrantPolicy::AsRequested);
 }

@@ -101,7 +101,7 @@ fn store(api: &Api, page: &mut Page) {
 fn plugins(api: &Api, page: &mut Page) {
     let counted = api.plugins.counted();
     let of = |name: &vespiary_core::event::PluginName| vec![("plugin", name.0.to_string())];
-    let waiting = inboxes(&api.driver).into_iter().map(|(name, events)| (of(&name), events as f64));
+    let waiting = inboxes(&api.driver).into_iter().map(|(name, inbox)| (of(&name), inbox.events as f64));
     page.gauge("vespiary_plugins_inbox_events", "Events that wait in a plugin's inbox.", waiting.collect());
     let statuses = counted.iter().flat_map(|(name, status, _)| {
         let labels = move |one: &str| vec![("plugin", name.0.to_string()), ("status", one.to_owned())];

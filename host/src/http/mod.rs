@@ -9,10 +9,13 @@
 //! | `GET /api/v1/health` | `{"status":"ok"}` while the broker runs |
 //! | `GET /api/v1/status` | counters of broker, store and plugins |
 //! | `GET /api/v1/plugins` | every plugin, in short |
-//! | `POST /api/v1/plugins` with a component (`application/wasm`) | deploys it |
+//! | `POST /api/v1/plugins` with a component (`application/wasm`) | deploys it; `?canary=10`, `?dry_run=true`, `?probation=off` |
 //! | `GET /api/v1/plugins/NAME` | everything about one plugin |
 //! | `DELETE /api/v1/plugins/NAME` | removes it with inbox, dead letters and state |
 //! | `POST /api/v1/plugins/NAME/rollback?to=N` | makes an earlier revision's code active |
+//! | `POST /api/v1/plugins/NAME/promote`, `.../abort` | makes a canary active, or ends it |
+//! | `GET /api/v1/plugins/NAME/dead?after=EVENT&limit=N`, `.../dead/EVENT` | dead letters, or one whole |
+//! | `POST /api/v1/plugins/NAME/dead/replay`, `.../drop` | hands letters out again, or forgets them |
 //! | `POST /api/v1/plugins/NAME/pause`, `.../resume` | stops or resumes handing events out |
 //! | `GET /api/v1/plugins/NAME/logs?tail=N` | the last lines of its log; `&follow=true`: and those to come |
 //! | `GET /metrics` | counters of broker and plugins, for Prometheus |
@@ -22,13 +25,14 @@
 
 mod plugins;
 
+mod dead;
+
 mod logs;
 
 mod status;
 
 mod metrics;
 
-#[cfg(test)]
 mod services;
 
 mod listener;
@@ -40,7 +44,7 @@ use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use axum::{Json, Router};
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -122,7 +126,19 @@ fn admin_router(api: Api) -> Router {
         .route("/api/v1/plugins/{name}/rollback", post(plugins::rollback))
         .route("/api/v1/plugins/{name}/pause", post(async |state, name| plugins::pause(state, name, true).await))
         .route("/api/v1/plugins/{name}/resume", post(async |state, name| plugins::pause(state, name, false).await))
+        .route("/api/v1/plugins/{name}/promote", post(plugins::promote))
+        .route("/api/v1/plugins/{name}/abort", post(plugins::abort))
         .route("/api/v1/plugins/{name}/logs", get(logs::logs))
+        .route("/api/v1/plugins/{name}/dead", get(dead::list))
+        .route("/api/v1/plugins/{name}/dead/{event}", get(dead::show))
+        .route(
+            "/api/v1/plugins/{name}/dead/replay",
+            post(async |state, name, which| dead::change(state, name, which, dead::Action::Replay).await),
+        )
+        .route(
+            "/api/v1/plugins/{name}/dead/drop",
+            post(async |state, name, which| dead::change(state, name, which, dead::Action::Drop).await),
+        )
         .route("/metrics", get(metrics::metrics))
         .merge(services_routes())
         .fallback(async || Failure(StatusCode::NOT_FOUND, "there is nothing here: see docs/guide/admin-api.md".into()))
@@ -137,6 +153,9 @@ fn services_router(api: Api) -> Router {
 
 fn services_routes() -> Router<Api> {
     Router::new()
+        .route("/services/{name}", any(services::serve))
+        .route("/services/{name}/", any(services::serve))
+        .route("/services/{name}/{*rest}", any(services::serve))
 }
 
 async fn only_local_programs(request: Request, next: Next) -> Response {
@@ -166,7 +185,7 @@ fn has_loopback_host(headers: &HeaderMap) -> bool {
 
 /// Events that wait in each plugin's inbox.
 fn inboxes(driver: &Driver) -> Inboxes {
-    driver.inspect(|broker| broker.plugins().map(|plugin| (plugin.plugin.clone(), plugin.inbox_events)).collect())
+    driver.inspect(|broker| broker.plugins().map(|plugin| (plugin.plugin.clone(), (&plugin).into())).collect())
 }
 
 impl IntoResponse for Failure {

@@ -10,12 +10,42 @@ use serde_json::json;
 use vespiary_core::event::PluginName;
 
 use super::{Api, Failure, inboxes};
-use crate::plugins::deploy::DeployError;
+use crate::plugins::deploy::{DeployError, DeployOptions};
 use crate::plugins::manifest::parse_name;
 
 #[derive(Deserialize)]
 pub(super) struct RollbackQuery {
     to: Option<u32>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct DeployQuery {
+    /// As a canary, with this share in percent.
+    canary: Option<u8>,
+    /// Only as a rehearsal.
+    #[serde(default)]
+    dry_run: bool,
+    /// `off`, or `EVENTS,SECONDS`.
+    probation: Option<String>,
+}
+
+impl DeployQuery {
+    fn options(self) -> Result<DeployOptions, String> {
+        if self.canary.is_some_and(|percent| !(1..=99).contains(&percent)) {
+            return Err("canary is a share from 1 to 99 percent".to_owned());
+        }
+        let probation = match self.probation.as_deref() {
+            None => None,
+            Some("off") => Some((0, 0)),
+            Some(text) => {
+                let parts = text
+                    .split_once(',')
+                    .and_then(|(events, seconds)| Some((events.parse().ok()?, seconds.parse().ok()?)));
+                Some(parts.ok_or("probation is off, or EVENTS,SECONDS")?)
+            }
+        };
+        Ok(DeployOptions { canary_percent: self.canary, dry_run: self.dry_run, probation })
+    }
 }
 
 pub(super) async fn list(State(api): State<Api>) -> Response {
@@ -27,13 +57,29 @@ pub(super) async fn show(State(api): State<Api>, Path(name): Path<String>) -> Re
     blocking(move || api.plugins.show(&name, &inboxes(&api.driver))).await
 }
 
-pub(super) async fn deploy(State(api): State<Api>, headers: HeaderMap, component: Bytes) -> Result<Response, Failure> {
+pub(super) async fn deploy(
+    State(api): State<Api>,
+    Query(query): Query<DeployQuery>,
+    headers: HeaderMap,
+    component: Bytes,
+) -> Result<Response, Failure> {
+    let options = query.options().map_err(|reason| Failure(StatusCode::BAD_REQUEST, reason))?;
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     if content_type != Some("application/wasm") {
         let message = "send the component as Content-Type: application/wasm".to_owned();
         return Err(Failure(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
     }
-    blocking(move || api.plugins.deploy(&component)).await
+    blocking(move || api.plugins.deploy(&component, &options)).await
+}
+
+pub(super) async fn promote(State(api): State<Api>, Path(name): Path<String>) -> Result<Response, Failure> {
+    let name = known(&name)?;
+    blocking(move || api.plugins.promote(&name)).await
+}
+
+pub(super) async fn abort(State(api): State<Api>, Path(name): Path<String>) -> Result<Response, Failure> {
+    let plugin = known(&name)?;
+    blocking(move || api.plugins.abort(&plugin).map(|()| json!({ "aborted": name }))).await
 }
 
 pub(super) async fn rollback(
@@ -77,11 +123,18 @@ pub(super) async fn blocking<T: serde::Serialize + Send + 'static>(
 pub(super) fn status_of(error: &DeployError) -> StatusCode {
     match error {
         DeployError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-        DeployError::Component(_) | DeployError::Manifest(_) | DeployError::DoesNotStart { .. } => {
-            StatusCode::UNPROCESSABLE_ENTITY
-        }
+        DeployError::Component(_)
+        | DeployError::Manifest(_)
+        | DeployError::NotExported { .. }
+        | DeployError::NoMigration { .. }
+        | DeployError::Migration { .. }
+        | DeployError::DoesNotStart { .. } => StatusCode::UNPROCESSABLE_ENTITY,
         DeployError::NotGranted(_) | DeployError::Signature(_) => StatusCode::FORBIDDEN,
         DeployError::Refused(_) => StatusCode::CONFLICT,
+        DeployError::HasCanary(_)
+        | DeployError::NoCanary(_)
+        | DeployError::NotNow { .. }
+        | DeployError::OtherState { .. } => StatusCode::CONFLICT,
         DeployError::Busy(_) | DeployError::TooMany(_) | DeployError::NoRevision { .. } => StatusCode::CONFLICT,
         DeployError::Unknown(_) | DeployError::MissingComponent { .. } => StatusCode::NOT_FOUND,
         DeployError::Store(error) if error.is_passing() => StatusCode::SERVICE_UNAVAILABLE,

@@ -7,12 +7,14 @@
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
-use super::Failure;
+use super::plugins::known;
+use super::{Api, Failure};
+use crate::plugins::ServiceError;
 
 /// Tells the plugin under which path it is mounted.
 const PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
@@ -29,6 +31,27 @@ const HOP_BY_HOP: [HeaderName; 9] = [
     header::TRANSFER_ENCODING,
     header::UPGRADE,
 ];
+
+/// Hands a request to the plugin that the path names.
+pub(super) async fn serve(State(api): State<Api>, request: Request) -> Result<Response, Failure> {
+    let name = request.uri().path().split('/').nth(2).unwrap_or_default().to_owned();
+    let plugin = known(&name)?;
+    let method = request.method().clone();
+    let request = inwards(request, &name, api.options.body_bytes, api.options.body_timeout).await?;
+    let response =
+        api.plugins.serve(&plugin, request).await.map_err(|error| Failure(status_of(&error), error.to_string()))?;
+    Ok(outwards(response, &method))
+}
+
+fn status_of(error: &ServiceError) -> StatusCode {
+    match error {
+        ServiceError::Unknown(_) => StatusCode::NOT_FOUND,
+        ServiceError::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        ServiceError::Failed { .. } => StatusCode::BAD_GATEWAY,
+        ServiceError::TooSlow { .. } => StatusCode::GATEWAY_TIMEOUT,
+        ServiceError::Unconfirmed(_) => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
 
 /// The request as the plugin sees it.
 async fn inwards(
@@ -121,7 +144,7 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_body_is_bounded_in_size_and_time() {
         let large = inwards(request("/services/a/", &[0; 11]), "a", 10, Duration::from_secs(9)).await.unwrap_err();
         assert_eq!(large.0, StatusCode::PAYLOAD_TOO_LARGE);
@@ -137,7 +160,7 @@ mod tests {
                 std::task::Poll::Pending
             }
         }
-        let slow = read(Body::new(Never), 10, Duration::from_secs(9)).await.unwrap_err();
+        let slow = read(Body::new(Never), 10, Duration::from_millis(10)).await.unwrap_err();
         assert_eq!(slow.0, StatusCode::REQUEST_TIMEOUT);
     }
 

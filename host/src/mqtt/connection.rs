@@ -90,6 +90,9 @@ pub(super) struct Connection {
     waker: OnceCell<Waker>,
 }
 
+/// What is said later, polled by the connection's task.
+type Later<T> = Pin<Box<dyn Future<Output = T>>>;
+
 /// There may be a hundred thousand of them, and nearly all do nothing: what few need is behind a pointer.
 const _: () = assert!(size_of::<Connection>() <= 336);
 
@@ -338,6 +341,11 @@ impl Connection {
                     }
                 }
                 Ok(None) => return consumed,
+                // What came before stands, and is to be done first.
+                Err(_) if self.waits.get() => {
+                    self.left_over.set(true);
+                    return consumed;
+                }
                 Err(reason) => self.violated(worker, reason),
             }
         }

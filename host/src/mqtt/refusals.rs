@@ -3,13 +3,29 @@
 //! A hook gives any reason code that is an error, and words. Which codes may stand where, the specification says; for
 //! another, the client is told Not authorized.
 
-use vespiary_core::event::ReasonCode;
+use vespiary_core::event::{Protocol, ReasonCode};
 
 /// Longest words that clients are told, in bytes: an acknowledgement keeps lengths of one byte.
 const WORDS_BYTES: usize = 110;
 
-/// The reason code of a CONNACK (table 3-1).
-pub(super) fn of_connect(code: u8) -> ReasonCode {
+/// The reason code of a CONNACK (table 3-1). What 3.1.1 has no return code for is lack of rights there.
+pub(super) fn of_connect(code: u8, protocol: Protocol) -> ReasonCode {
+    let reason = of_connect_v5(code);
+    match (protocol, reason) {
+        (
+            Protocol::V3,
+            ReasonCode::UnspecifiedError
+            | ReasonCode::ImplementationSpecificError
+            | ReasonCode::BadAuthenticationMethod
+            | ReasonCode::TopicNameInvalid
+            | ReasonCode::PacketTooLarge
+            | ReasonCode::PayloadFormatInvalid,
+        ) => ReasonCode::NotAuthorized,
+        (Protocol::V3 | Protocol::V5, reason) => reason,
+    }
+}
+
+fn of_connect_v5(code: u8) -> ReasonCode {
     nearest(
         code,
         &[
@@ -76,7 +92,9 @@ mod tests {
 
     #[test]
     fn a_packet_carries_codes_that_it_may_and_words_that_fit() {
-        assert_eq!(of_connect(0x86), ReasonCode::BadUserNameOrPassword);
+        assert_eq!(of_connect(0x86, Protocol::V3), ReasonCode::BadUserNameOrPassword);
+        assert_eq!(of_connect(0x90, Protocol::V5), ReasonCode::TopicNameInvalid);
+        assert_eq!(of_connect(0x90, Protocol::V3), ReasonCode::NotAuthorized);
         assert_eq!(of_publish(0x86), ReasonCode::NotAuthorized);
         assert_eq!(of_publish(0x99), ReasonCode::PayloadFormatInvalid);
         assert_eq!(of_subscribe(0x8F), ReasonCode::TopicFilterInvalid);

@@ -25,8 +25,8 @@ pub(super) struct Breaker {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum State {
     Closed,
-    Open { until: Timestamp, reason: String },
-    HalfOpen,
+    Open { since: Timestamp, until: Timestamp, reason: String },
+    HalfOpen { since: Timestamp, reason: String },
 }
 
 impl Breaker {
@@ -46,7 +46,7 @@ impl Breaker {
         match self.state {
             State::Open { .. } => return false,
             State::Closed if self.failures < self.threshold => return false,
-            State::Closed | State::HalfOpen => {}
+            State::Closed | State::HalfOpen { .. } => {}
         }
         self.open(reason, now);
         true
@@ -54,32 +54,42 @@ impl Breaker {
 
     /// Opens at once: the plugin cannot run at all.
     pub(super) fn open(&mut self, reason: &str, now: Timestamp) {
-        self.state = State::Open { until: now.after_ms(self.pause_ms), reason: reason.to_owned() };
+        let since = self.trouble().map_or(now, |(_, since, ..)| since);
+        self.state = State::Open { since, until: now.after_ms(self.pause_ms), reason: reason.to_owned() };
         self.pause_ms = (self.pause_ms * 2).min(LONGEST_PAUSE_MS);
     }
 
     /// Becomes half-open when the pause is over; gives `true` when it did.
     pub(super) fn try_again(&mut self, now: Timestamp) -> bool {
-        match self.state {
-            State::Open { until, .. } if until <= now => {
-                self.state = State::HalfOpen;
+        match &mut self.state {
+            State::Open { since, until, reason } if *until <= now => {
+                self.state = State::HalfOpen { since: *since, reason: std::mem::take(reason) };
                 true
             }
-            State::Open { .. } | State::Closed | State::HalfOpen => false,
+            State::Open { .. } | State::Closed | State::HalfOpen { .. } => false,
         }
     }
 
     /// When the pause ends, and why there is one.
     pub(super) fn pause(&self) -> Option<(Timestamp, &str)> {
         match &self.state {
-            State::Open { until, reason } => Some((*until, reason)),
-            State::Closed | State::HalfOpen => None,
+            State::Open { until, reason, .. } => Some((*until, reason)),
+            State::Closed | State::HalfOpen { .. } => None,
+        }
+    }
+
+    /// Where it is not closed: `open` or `half-open`, since when it has not been closed, when its pause ends, and why.
+    pub(super) fn trouble(&self) -> Option<(&'static str, Timestamp, Option<Timestamp>, &str)> {
+        match &self.state {
+            State::Closed => None,
+            State::Open { since, until, reason } => Some(("open", *since, Some(*until), reason)),
+            State::HalfOpen { since, reason } => Some(("half-open", *since, None, reason)),
         }
     }
 
     /// Whether only one event is to be tried.
     pub(super) fn is_half_open(&self) -> bool {
-        self.state == State::HalfOpen
+        matches!(self.state, State::HalfOpen { .. })
     }
 }
 
@@ -100,11 +110,13 @@ mod tests {
         assert!(!breaker.try_again(Timestamp(FIRST_PAUSE_MS - 1)));
         assert!(breaker.try_again(Timestamp(FIRST_PAUSE_MS)));
         assert!(breaker.is_half_open());
+        assert_eq!(breaker.trouble(), Some(("half-open", Timestamp(0), None, "b")));
         assert!(breaker.failed("c", Timestamp(FIRST_PAUSE_MS)));
         assert_eq!(breaker.pause(), Some((Timestamp(3 * FIRST_PAUSE_MS), "c")));
+        assert_eq!(breaker.trouble(), Some(("open", Timestamp(0), Some(Timestamp(3 * FIRST_PAUSE_MS)), "c")));
         assert!(breaker.try_again(Timestamp(u64::MAX)));
         breaker.succeeded();
-        assert_eq!(breaker.pause(), None);
+        assert_eq!((breaker.pause(), breaker.trouble()), (None, None));
         assert!(!breaker.is_half_open());
     }
 

@@ -1,166 +1,171 @@
 //! Deploy, swap, rollback and removal: how code becomes live without a gap.
 //!
-//! 1. *Stage*: size, manifest, exports, grants.
-//! 2. *Compile and warm*: an instance, `init`, `health`, under deadline; the old revision serves meanwhile, and a failure
-//!    up to here has changed nothing.
-//! 3. *Keep* the component, by its digest.
-//! 4. *Quiesce*: no new batch; the call under way ends or is interrupted; publishes go on into the inbox.
-//! 5. *Switch*: one transaction sets the revision and its subscriptions. Then events flow into the new code.
+//! 1. *Stage* (`stage`): size, signature, manifest, exports, grants.
+//! 2. *Compile and warm*: instances, `init`, `health`, under deadline; the old revision serves meanwhile, and a failure
+//!    up to here has changed nothing. The component is kept, by its digest.
+//! 3. *Migrate* (`migrate`), where the state is of another version: a new generation of the state is filled while the old
+//!    revision runs.
+//! 4. *Quiesce* (`switch`): no new batch; the calls under way end or are interrupted; publishes go on into the inbox.
+//! 5. *Switch*: one transaction sets the revision, its subscriptions, its schedules and its generation of the state. Then
+//!    events flow into the new code.
+//! 6. *Probation* (`probation`): the new revision is watched, and rolled back by itself where it fails.
+//! 7. *Retire*: old instances are dropped; the last revisions are kept for a rollback.
 //!
-//! The switch is one commit, so a crash at any step leaves exactly one active revision.
+//! The switch is one commit, and what is done before it is dropped at the next start, so a crash at any step leaves exactly one
+//! active revision. Beside that: a `canary` gets a part of the events, and a `dry_run` tries code on the last ones.
+
+pub(super) mod canary;
+mod dry_run;
+mod error;
+mod migrate;
+pub(super) mod migration;
+pub(super) mod probation;
+mod stage;
+mod switch;
+
+pub(super) use self::switch::COMMIT_TIMEOUT;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use vespiary_core::Input;
-use vespiary_core::event::{Activation, Lane, PluginName, Revision};
+use vespiary_core::event::{PluginName, Revision, SessionId};
 
+use self::migrate::Migration;
+use self::stage::Staged;
 use super::Plugins;
-use super::grants::{Grants, NotGranted};
-use super::manifest::{Manifest, ManifestError};
-use super::plugin::{Code, Phase, Plugin, Refused};
-use super::signature::SignatureError;
+use super::plugin::{Code, Plugin};
+use super::trial::Length;
 use crate::clock::wall_clock;
-use crate::store::StoreError;
-use crate::wasm::{CallError, Compiled, ComponentError, Instance, InstanceContext, LogLevel, Runtime};
+use crate::wasm::{Instance, LogLevel};
 
-/// How long the broker may take to answer an activation or a removal, and the disk to hold it.
-const COMMIT_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long after its interruption a call may take to end.
-const INTERRUPT_TIMEOUT: Duration = Duration::from_secs(5);
+pub use self::dry_run::{Difference, DryRunReport, Made};
+pub use self::error::DeployError;
+
+/// How a component is deployed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DeployOptions {
+    /// As a canary, with this share of the keys in percent.
+    pub canary_percent: Option<u8>,
+    /// Not at all: it is tried on the last events, and nothing comes of it.
+    pub dry_run: bool,
+    /// Events and seconds of the probation, where they are not those of the configuration; either 0 for none.
+    pub probation: Option<(u32, u32)>,
+}
 
 /// What a deploy came to.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Deployed {
+pub struct DeployReport {
     /// The plugin.
     pub plugin: String,
-    /// Its new revision.
+    /// Its new revision; of a canary or a dry run, the one that it would be.
     pub revision: u32,
     /// The version in its manifest.
     pub version: String,
     /// SHA-256 of the component, in hex.
     pub digest: String,
-    /// The revision that it took over from, if there was one.
+    /// The revision that it took over from, or runs beside, if there was one.
     pub replaced: Option<u32>,
     /// Topic filters that it listens to.
     pub subscribes: Vec<String>,
     /// Topic filters that it may publish to.
     pub publishes: Vec<String>,
+    /// Secrets that it may read.
+    #[serde(default)]
+    pub secrets: Vec<String>,
+    /// Hosts that it may call.
+    #[serde(default)]
+    pub http_hosts: Vec<String>,
+    /// Whether it may disconnect clients.
+    #[serde(default)]
+    pub disconnects: bool,
+    /// Hooks that it is asked at.
+    #[serde(default)]
+    pub hooks: Vec<String>,
     /// Who decided what it may do.
     pub grants: String,
+    /// The key that signed it, if one did.
+    #[serde(default)]
+    pub signed_by: Option<String>,
     /// Milliseconds of compiling (or of reading the compiled code from the cache).
     pub compile_ms: f64,
     /// Milliseconds of instantiation, `init` and `health`.
     pub warm_ms: f64,
+    /// What was migrated, if the state was of another version.
+    #[serde(default)]
+    pub migrated: Option<Migrated>,
     /// Milliseconds in which no event was handed out; publishes were accepted all the while.
     pub pause_ms: f64,
+    /// The probation that has begun, if one has.
+    #[serde(default)]
+    pub probation: Option<ProbationReport>,
+    /// The share of the keys that it gets as a canary.
+    #[serde(default)]
+    pub canary_percent: Option<u8>,
+    /// What a dry run found.
+    #[serde(default)]
+    pub dry_run: Option<DryRunReport>,
 }
 
-/// Why a deploy, a rollback or a removal was refused or given up. Unless it says otherwise, nothing has changed.
-#[derive(Debug, thiserror::Error)]
-pub enum DeployError {
-    /// The upload is over the limit.
-    #[error("the component has {bytes} bytes, and plugins.component_bytes allows {limit}")]
-    TooLarge {
-        /// What came.
-        bytes: usize,
-        /// What is allowed.
-        limit: usize,
-    },
-    /// It is not a component that this broker can run.
-    #[error("{0}")]
-    Component(#[from] ComponentError),
-    /// Its manifest is missing or wrong.
-    #[error("{0}")]
-    Manifest(#[from] ManifestError),
-    /// It is not signed as it has to be.
-    #[error("{0}")]
-    Signature(#[from] SignatureError),
-    /// It asks for more than it is granted.
-    #[error("{0}")]
-    NotGranted(#[from] NotGranted),
-    /// `init` or `health` failed, or the instance could not be made.
-    #[error("plugin {plugin} does not start: {source}; the revision that was active still is")]
-    DoesNotStart {
-        /// The plugin.
-        plugin: String,
-        /// Why.
-        source: CallError,
-    },
-    /// Another deploy of the same plugin is under way.
-    #[error("another deploy of plugin {0} is under way: wait for it")]
-    Busy(String),
-    /// No plugin of this name is deployed.
-    #[error("no plugin {0:?} is deployed: see `vespiary plugin list`")]
-    Unknown(String),
-    /// There is no such revision to go back to.
-    #[error("plugin {plugin} has no {wanted} to go back to: see `vespiary plugin show {plugin}`")]
-    NoRevision {
-        /// The plugin.
-        plugin: String,
-        /// What was asked for.
-        wanted: String,
-    },
-    /// As many plugins as may be are deployed.
-    #[error("{0} plugins are deployed, and limits.plugins allows no more: remove one first")]
-    TooMany(usize),
-    /// The call under way did not end.
-    #[error("plugin {0} does not come to rest: its call did not end after it was interrupted; nothing was switched")]
-    DoesNotRest(String),
-    /// The store failed.
-    #[error("{0}")]
-    Store(#[from] StoreError),
-    /// The component of a revision is gone from the data directory.
-    #[error(
-        "the component of revision {revision} (sha256:{digest}) is missing from the data directory: deploy it again"
-    )]
-    MissingComponent {
-        /// The revision.
-        revision: u32,
-        /// Its digest, in hex.
-        digest: String,
-    },
-    /// The broker is at one of its bounds.
-    #[error("the broker refused to activate plugin {0}: limits.sessions or limits.plugins is reached")]
-    Refused(String),
-    /// The switch is not known to be on disk.
-    #[error("the switch of plugin {0} was not confirmed in time: see `vespiary plugin show {0}` for what is active")]
-    Unconfirmed(String),
+/// A migration that is done.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Migrated {
+    /// The version before.
+    pub from: u32,
+    /// The version now.
+    pub to: u32,
+    /// Entries that were migrated; one that was written meanwhile counts again.
+    pub entries: u64,
+    /// Milliseconds, most of them while the old revision ran.
+    pub ms: f64,
 }
 
-/// A component that passed staging.
-struct Staged<'a> {
-    bytes: &'a [u8],
-    digest: [u8; 32],
-    manifest: Manifest,
-    grants: Grants,
-}
-
-/// Code that has run `init` and `health`.
-struct Warm {
-    code: Code,
-    compile: Duration,
-    warm: Duration,
+/// How long a probation is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbationReport {
+    /// Events.
+    pub events: u64,
+    /// Seconds.
+    pub seconds: u64,
 }
 
 impl Plugins {
-    /// Deploys a component: a first one, or a new revision over the one that is active.
-    pub fn deploy(&self, component: &[u8]) -> Result<Deployed, DeployError> {
+    /// Deploys a component: a first one, a new revision over the one that is active, a canary beside it, or not at all.
+    pub fn deploy(&self, component: &[u8], options: &DeployOptions) -> Result<DeployReport, DeployError> {
         let staged = self.stage(component)?;
         self.store.check()?;
         let plugin = self.begin(&staged.manifest.name)?;
-        let result = self.deploy_staged(&plugin, &staged);
+        let has_canary = plugin.run(|run| run.canary.is_some());
+        let result = match options {
+            DeployOptions { dry_run: true, .. } => self.dry_run(&plugin, &staged),
+            _ if has_canary => Err(DeployError::HasCanary(plugin.name.0.to_string())),
+            DeployOptions { canary_percent: Some(percent), .. } => self.begin_canary(&plugin, &staged, *percent),
+            DeployOptions { canary_percent: None, .. } => self.deploy_staged(&plugin, &staged, options),
+        };
         self.end(&plugin, result.is_ok());
         result
     }
 
     /// Makes an earlier revision's code active again, as a new revision: revision `to`, or the last one whose code
-    /// differs from the active one's.
-    pub fn rollback(&self, name: &PluginName, to: Option<u32>) -> Result<Deployed, DeployError> {
+    /// differs from the active one's. While the active revision is on probation, the one before gets its state back too.
+    pub fn rollback(&self, name: &PluginName, to: Option<u32>) -> Result<DeployReport, DeployError> {
         let unknown = || DeployError::Unknown(name.0.to_string());
-        let active = self.find(name).and_then(|plugin| plugin.run(|run| run.revision.clone())).ok_or_else(unknown)?;
+        let plugin = self.find(name).ok_or_else(unknown)?;
+        let way_back = |run: &mut super::plugin::Run| {
+            let previous = run.probation.as_ref().map(|probation| probation.previous.number);
+            Some((run.revision.clone()?, previous, run.canary.is_some()))
+        };
+        let (active, previous, has_canary) = plugin.run(way_back).ok_or_else(unknown)?;
+        if has_canary {
+            return Err(DeployError::HasCanary(name.0.to_string()));
+        }
+        if previous.is_some_and(|previous| to.is_none_or(|to| to == previous)) {
+            let plugin = self.claim(plugin)?;
+            let result = self.roll_back(&plugin, "by the operator");
+            self.end(&plugin, result.is_ok());
+            return result;
+        }
         let history = self.store.plugin_history(name)?;
         let target = match to {
             Some(number) => history.iter().find(|revision| revision.number == number),
@@ -168,8 +173,13 @@ impl Plugins {
         };
         let wanted = || to.map_or_else(|| "earlier revision".to_owned(), |number| format!("revision {number}"));
         let target = target.ok_or_else(|| DeployError::NoRevision { plugin: name.0.to_string(), wanted: wanted() })?;
+        let (wants, has) = (self.manifest_of(target)?.state_version, self.manifest_of(&active)?.state_version);
+        if wants != has {
+            let (plugin, revision) = (name.0.to_string(), target.number);
+            return Err(DeployError::OtherState { plugin, revision, wants, has });
+        }
         let component = self.component_of(target)?;
-        self.deploy(&component)
+        self.deploy(&component, &DeployOptions { probation: Some((0, 0)), ..DeployOptions::default() })
     }
 
     /// Removes a plugin with its inbox, its dead letters and its state.
@@ -178,14 +188,14 @@ impl Plugins {
         self.store.check()?;
         let plugin = self.claim(plugin)?;
         let result = self.quiesce(&plugin).and_then(|()| {
-            plugin.run(|run| run.answered = None);
+            plugin.run(|run| run.answers.activated = None);
             self.post(Input::RemovePlugin { plugin: name.clone() });
             self.confirm(&plugin)
         });
         match result {
             Ok(()) => {
                 self.plugins().remove(name);
-                self.metrics.remove(name);
+                self.forget(name);
                 tracing::info!(plugin = &*name.0, "removed");
                 self.collect_components();
                 Ok(())
@@ -203,7 +213,7 @@ impl Plugins {
         plugin.run(|run| {
             run.paused = paused;
             if paused {
-                self.post(Input::CancelTake { lane: Lane(0), plugin: name.clone() });
+                self.cancel_takes(name, run.lane_numbers());
             } else {
                 run.breaker.succeeded();
             }
@@ -213,52 +223,6 @@ impl Plugins {
         Ok(())
     }
 
-    /// The code of a revision that was deployed before, ready to run.
-    pub(super) fn load(&self, plugin: &Plugin, revision: &Revision) -> Result<Code, DeployError> {
-        let component = self.component_of(revision)?;
-        let staged = self.stage(&component)?;
-        Ok(self.warm(plugin, &staged)?.code)
-    }
-
-    fn component_of(&self, revision: &Revision) -> Result<Vec<u8>, DeployError> {
-        let missing = || DeployError::MissingComponent { revision: revision.number, digest: hex(&revision.digest) };
-        self.store.components().get(&revision.digest)?.ok_or_else(missing)
-    }
-
-    /// A new instance that has run `init`.
-    pub(super) fn warm_instance(
-        &self,
-        plugin: &Plugin,
-        compiled: &Compiled,
-        grants: &Grants,
-    ) -> Result<Instance, CallError> {
-        let log = Arc::clone(&plugin.log);
-        let context = InstanceContext {
-            plugin: plugin.name.clone(),
-            publish_grants: Arc::clone(&grants.publishes),
-            subscribe_grants: grants.subscribes.iter().map(|(filter, _)| filter.clone()).collect(),
-            config: Arc::clone(&grants.config),
-            log: Arc::new(move |line| log.write(line)),
-            ..InstanceContext::without_grants(plugin.name.clone())
-        };
-        let mut instance = self.runtime.instantiate(compiled, context)?;
-        instance.init()?;
-        Ok(instance)
-    }
-
-    fn stage<'a>(&self, bytes: &'a [u8]) -> Result<Staged<'a>, DeployError> {
-        let limit = self.options.component_bytes;
-        if bytes.len() > limit {
-            return Err(DeployError::TooLarge { bytes: bytes.len(), limit });
-        }
-        self.signers.check(bytes)?;
-        let inspection = Runtime::inspect(bytes)?;
-        let section = inspection.manifest.ok_or(ManifestError::Missing)?;
-        let manifest = Manifest::parse(&section)?;
-        let grants = self.policy.decide(&manifest)?;
-        Ok(Staged { bytes, digest: Sha256::digest(bytes).into(), manifest, grants })
-    }
-
     /// Finds or makes the plugin and keeps other deploys away from it.
     fn begin(&self, name: &PluginName) -> Result<Arc<Plugin>, DeployError> {
         let plugin = {
@@ -266,7 +230,7 @@ impl Plugins {
             if !plugins.contains_key(name) && plugins.len() >= self.options.most_plugins {
                 return Err(DeployError::TooMany(plugins.len()));
             }
-            let fresh = || Arc::new(Plugin::new(name.clone(), self.options.breaker_failures));
+            let fresh = || Arc::new(Plugin::new(name.clone(), self.options.plugin));
             Arc::clone(plugins.entry(name.clone()).or_insert_with(fresh))
         };
         self.claim(plugin)
@@ -279,108 +243,157 @@ impl Plugins {
         }
     }
 
-    /// Lets events flow again, into whatever code is active now.
+    /// Lets events flow again, into whatever code is active now; code that failed its trial meanwhile goes.
     fn end(&self, plugin: &Arc<Plugin>, succeeded: bool) {
-        let never_active = plugin.run(|run| {
+        let (never_active, on_probation, canary) = plugin.run(|run| {
+            let probation = run.probation.as_ref().is_some_and(|one| one.trial.tripped().is_some());
+            let canary = run.canary.as_ref().is_some_and(|one| one.trial.tripped().is_some());
             run.deploying = false;
-            run.swapping = false;
-            run.revision.is_none()
+            run.swapping = probation;
+            (run.revision.is_none(), probation, canary)
         });
         if !succeeded && never_active {
             self.plugins().remove(&plugin.name);
         }
+        if on_probation {
+            self.roll_back_later(plugin);
+        }
+        if canary {
+            self.abort_later(plugin);
+        }
         self.ask(plugin);
     }
 
-    fn deploy_staged(&self, plugin: &Arc<Plugin>, staged: &Staged<'_>) -> Result<Deployed, DeployError> {
-        let warm = self.warm(plugin, staged)?;
+    fn deploy_staged(
+        &self,
+        plugin: &Arc<Plugin>,
+        staged: &Staged<'_>,
+        options: &DeployOptions,
+    ) -> Result<DeployReport, DeployError> {
+        let mut warm = self.warm(plugin, staged)?;
         self.store.components().put(staged.bytes)?;
-        let replaced = plugin.run(|run| run.revision.clone());
-        let history = self.store.plugin_history(&plugin.name)?;
-        let last = history.iter().chain(&replaced).map(|revision| revision.number).max();
-        let revision = Revision {
-            number: last.unwrap_or(0) + 1,
-            digest: staged.digest,
-            version: staged.manifest.version.as_str().into(),
-            activated_at: wall_clock(),
+        let (replaced, previous, state) = plugin.run(|run| (run.revision.clone(), run.code.clone(), run.state));
+        let revision = self.next_revision(plugin, staged.digest, &warm.code.version)?;
+        let from = self.state_version(previous.as_deref(), replaced.as_ref())?;
+        let migration = match (from, state) {
+            (Some(from), Some(state)) if from != staged.grants.state_version => {
+                Some(self.migrate(plugin, staged, &warm.code, (from, state))?)
+            }
+            (Some(_), _) | (None, _) => None,
         };
+        let length = options.probation.map_or(self.options.probation, |(events, seconds)| Length {
+            events: events.into(),
+            seconds: seconds.into(),
+        });
+        let on_probation = replaced.is_some() && length.events > 0 && length.seconds > 0;
         let paused_at = Instant::now();
         self.quiesce(plugin)?;
-        self.switch(plugin, &revision, warm.code)?;
+        let migrated = self.switch_to(plugin, &revision, &mut warm, migration, on_probation)?;
+        if let Some(replaced) = replaced.clone().filter(|_| on_probation) {
+            self.begin_probation(plugin, length, replaced, previous);
+        }
+        self.install_hooks(plugin, &warm.code);
         let pause = paused_at.elapsed();
-        plugin
-            .log
-            .note(LogLevel::Info, format!("revision {} (version {}) is active", revision.number, revision.version));
-        Ok(Deployed {
+        let line = format!("revision {} (version {}) is active", revision.number, revision.version);
+        plugin.log.note(LogLevel::Info, line);
+        let mut report = self.report(plugin, &revision, &warm.code, replaced);
+        report.signed_by.clone_from(&staged.signed_by);
+        report.migrated = migrated.zip(from).map(|((entries, elapsed), from)| Migrated {
+            from,
+            to: staged.grants.state_version,
+            entries,
+            ms: milliseconds(elapsed),
+        });
+        (report.compile_ms, report.warm_ms) = (milliseconds(warm.compile), milliseconds(warm.warm));
+        report.pause_ms = milliseconds(pause);
+        report.probation = on_probation.then_some(ProbationReport { events: length.events, seconds: length.seconds });
+        Ok(report)
+    }
+
+    /// The version of the state in use; `None` where there is none yet.
+    fn state_version(&self, code: Option<&Code>, revision: Option<&Revision>) -> Result<Option<u32>, DeployError> {
+        match (code, revision) {
+            (Some(code), _) => Ok(Some(code.grants.state_version)),
+            // Its code cannot run; its manifest tells all the same.
+            (None, Some(revision)) => Ok(Some(self.manifest_of(revision)?.state_version)),
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// Fills a new generation of the state while the old revision runs.
+    fn migrate<'a>(
+        &'a self,
+        plugin: &'a Arc<Plugin>,
+        staged: &Staged<'_>,
+        code: &Code,
+        (from, state): (u32, SessionId),
+    ) -> Result<Migration<'a>, DeployError> {
+        if !staged.migrates {
+            let (plugin, to) = (plugin.name.0.to_string(), staged.grants.state_version);
+            return Err(DeployError::NoMigration { plugin, from, to });
+        }
+        let does_not_start = |source| DeployError::DoesNotStart { plugin: plugin.name.0.to_string(), source };
+        let instance = self.warm_instance(plugin, code).map_err(does_not_start)?;
+        Migration::run(self, plugin, instance, from, state)
+    }
+
+    /// Switches to warm code, with what was migrated for it; the plugin rests. Gives the entries and the time of the migration.
+    fn switch_to(
+        &self,
+        plugin: &Arc<Plugin>,
+        revision: &Revision,
+        warm: &mut stage::Warm,
+        migration: Option<Migration<'_>>,
+        on_probation: bool,
+    ) -> Result<Option<(u64, Duration)>, DeployError> {
+        let activation = Self::activation(&warm.code, revision, migration.is_some(), on_probation);
+        let instances: Vec<Instance> = std::mem::take(&mut warm.instances);
+        let Some(mut migration) = migration else {
+            self.switch(plugin, activation, Arc::clone(&warm.code), instances)?;
+            return Ok(None);
+        };
+        migration.finish()?;
+        match self.switch(plugin, activation, Arc::clone(&warm.code), instances) {
+            // Where it is not known which is in use, the next start drops the other.
+            Ok(()) | Err(DeployError::Unconfirmed(_)) => Ok(Some(migration.keep())),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The revision that comes after all there have been.
+    fn next_revision(&self, plugin: &Plugin, digest: [u8; 32], version: &Arc<str>) -> Result<Revision, DeployError> {
+        let history = self.store.plugin_history(&plugin.name)?;
+        let active = plugin.run(|run| run.revision.as_ref().map(|revision| revision.number));
+        let last = history.iter().map(|revision| revision.number).chain(active).max();
+        let (number, version) = (last.unwrap_or(0) + 1, Arc::clone(version));
+        Ok(Revision { number, digest, version, activated_at: wall_clock() })
+    }
+
+    /// A report of this code, with no times in it yet.
+    fn report(&self, plugin: &Plugin, revision: &Revision, code: &Code, replaced: Option<Revision>) -> DeployReport {
+        let grants = &code.grants;
+        DeployReport {
             plugin: plugin.name.0.to_string(),
             revision: revision.number,
             version: revision.version.to_string(),
-            digest: hex(&staged.digest),
+            digest: hex(&revision.digest),
             replaced: replaced.map(|revision| revision.number),
-            subscribes: staged.grants.subscribes.iter().map(|(filter, _)| filter.to_string()).collect(),
-            publishes: staged.grants.publishes.iter().map(ToString::to_string).collect(),
+            subscribes: grants.subscribes.iter().map(|(filter, _)| filter.to_string()).collect(),
+            publishes: grants.publishes.iter().map(ToString::to_string).collect(),
+            secrets: grants.secrets.keys().cloned().collect(),
+            http_hosts: grants.http_hosts.iter().map(ToString::to_string).collect(),
+            disconnects: grants.disconnects,
+            hooks: grants.hooks.iter().map(|declaration| declaration.hook.to_string()).collect(),
             grants: self.policy.to_string(),
-            compile_ms: milliseconds(warm.compile),
-            warm_ms: milliseconds(warm.warm),
-            pause_ms: milliseconds(pause),
-        })
-    }
-
-    fn warm(&self, plugin: &Plugin, staged: &Staged<'_>) -> Result<Warm, DeployError> {
-        let started = Instant::now();
-        let compiled = self.runtime.compile(&staged.digest, staged.bytes)?;
-        let compile = started.elapsed();
-        let does_not_start = |source| DeployError::DoesNotStart { plugin: plugin.name.0.to_string(), source };
-        let mut instance = self.warm_instance(plugin, &compiled, &staged.grants).map_err(does_not_start)?;
-        instance.health().map_err(does_not_start)?;
-        let code = Code { compiled, grants: staged.grants.clone(), instance: Some(instance) };
-        Ok(Warm { code, compile, warm: started.elapsed() - compile })
-    }
-
-    /// Brings a plugin to rest: no batch is out, none is asked for. A call that does not end by itself is interrupted,
-    /// and its events stay in the inbox.
-    fn quiesce(&self, plugin: &Plugin) -> Result<(), DeployError> {
-        plugin.run(|run| {
-            run.swapping = true;
-            if run.phase != Phase::Resting {
-                self.post(Input::CancelTake { lane: Lane(0), plugin: plugin.name.clone() });
-            }
-        });
-        let resting = |run: &mut super::plugin::Run| (run.phase == Phase::Resting).then_some(());
-        if plugin.wait(self.options.quiesce, resting).is_some() {
-            return Ok(());
+            signed_by: None,
+            compile_ms: 0.0,
+            warm_ms: 0.0,
+            migrated: None,
+            pause_ms: 0.0,
+            probation: None,
+            canary_percent: None,
+            dry_run: None,
         }
-        plugin.log.note(LogLevel::Warn, "the call under way is interrupted for a swap; its events are handled again");
-        plugin.run(|run| {
-            if let Some(interrupter) = run.interrupter.take() {
-                interrupter.interrupt();
-            }
-        });
-        plugin.wait(INTERRUPT_TIMEOUT, resting).ok_or_else(|| DeployError::DoesNotRest(plugin.name.0.to_string()))
-    }
-
-    /// Makes `code` the active revision, in one transaction.
-    fn switch(&self, plugin: &Plugin, revision: &Revision, code: Code) -> Result<(), DeployError> {
-        let activation = Activation::plain(revision.clone(), code.grants.subscribes.clone());
-        plugin.run(|run| run.answered = None);
-        self.post(Input::ActivatePlugin { plugin: plugin.name.clone(), activation: Box::new(activation) });
-        self.confirm(plugin)?;
-        plugin.run(|run| {
-            run.code = Some(code);
-            run.revision = Some(revision.clone());
-            run.broken = None;
-            run.isolating = 0;
-            run.breaker.succeeded();
-        });
-        Ok(())
-    }
-
-    /// Waits until the broker has answered and its answer is on disk.
-    fn confirm(&self, plugin: &Plugin) -> Result<(), DeployError> {
-        let unconfirmed = || DeployError::Unconfirmed(plugin.name.0.to_string());
-        let answer = plugin.wait(COMMIT_TIMEOUT, |run| run.answered.take()).ok_or_else(unconfirmed)?;
-        let after = answer.map_err(|Refused| DeployError::Refused(plugin.name.0.to_string()))?;
-        if self.pool.wait_durable(after, COMMIT_TIMEOUT) { Ok(()) } else { Err(unconfirmed()) }
     }
 }
 

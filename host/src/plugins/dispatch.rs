@@ -1,77 +1,68 @@
 //! Events on their way through a plugin: asked for, handed to the guest, settled.
 //!
-//! Settling is one input: acknowledgements, state and publishes of a batch become one transaction. A call that fails
-//! as a whole leaves nothing behind; its events are handed out again one by one until the culprit is found, so that its
-//! neighbours do not suffer.
+//! Each lane goes round by itself, with one batch out at a time. Settling is one input: acknowledgements, state, publishes and
+//! timers of a batch become one transaction. A call that fails as a whole leaves nothing behind; its events are handed out
+//! again one by one until the culprit is found, so that its neighbours do not suffer. What a batch comes to is computed in
+//! `outcomes`; whether it counts is decided in [`Plugins::settle`], with the plugin's lock held: with several lanes, only if it
+//! has read nothing that another lane has written since.
 
-use std::sync::Arc;
+mod effects;
+mod outcomes;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use vespiary_core::event::{Effect, InboxEvent, Lane, Outcome, PluginName, Settlement};
-use vespiary_core::{Input, Timestamp, Topic};
+use vespiary_core::Input;
+use vespiary_core::event::{InboxEvent, Lane, Outcome, PluginName, Sequence, SessionId, TIMER_TOPICS, TimerWrite};
 
+use self::outcomes::{CallContext, Outcomes, Verdict};
 use super::Plugins;
-use super::plugin::{Code, Phase, Plugin, Refused};
+use super::conflicts::{Caller, NotedState, Reads};
+use super::plugin::{Code, Phase, Plugin, Run};
 use super::pool::Job;
 use crate::clock::wall_clock;
-use crate::wasm::{CallError, EventResult, Handled, Instance, LogLevel};
+use crate::wasm::{CallError, Instance, LogLevel};
 
-/// First pause before a failed event is handed out again, in milliseconds; doubles with each attempt.
-const FIRST_RETRY_MS: u64 = 1_000;
-/// Longest pause, in milliseconds.
-const LONGEST_RETRY_MS: u64 = 60_000;
+/// A call that is about to run.
+struct Call {
+    instance: Instance,
+    /// The generation of the state that it reads.
+    state: SessionId,
+    /// Whether what it reads has to be noted.
+    noted: bool,
+}
+
+/// What became of a batch that was to be settled.
+enum Settled {
+    /// It is with the broker. New code on trial may have failed once too often.
+    Posted { stopped: Option<String>, tripped: Option<Tripped> },
+    /// Another lane wrote what it had read: its events go back.
+    Conflict,
+}
+
+/// New code that failed too often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tripped {
+    Probation,
+    Canary,
+}
 
 impl Plugins {
-    /// Takes what the broker says to plugins. Called while the broker is locked: it only notes and queues.
-    pub fn effect(&self, effect: Effect) {
-        match effect {
-            Effect::Events { plugin, lane: _, events } => self.events(&plugin, events),
-            Effect::TakeCancelled { plugin, lane: _ } => self.with(&plugin, |plugin| {
-                plugin.run(|run| run.phase = Phase::Resting);
-                self.ask(plugin);
-            }),
-            Effect::Settled { plugin, lane: _, after } => self.with(&plugin, |plugin| {
-                plugin.run(|run| {
-                    run.settled = run.settled.max(after);
-                    if let Phase::Settling { asked } = run.phase {
-                        run.phase = if asked { Phase::Asking } else { Phase::Resting };
-                    }
-                });
-                self.ask(plugin);
-            }),
-            Effect::PluginActivated { plugin, session, state: _, revision: _, after } => self.with(&plugin, |plugin| {
-                plugin.run(|run| {
-                    run.session = Some(session);
-                    run.settled = run.settled.max(after);
-                    run.answered = Some(Ok(after));
-                });
-            }),
-            Effect::PluginRefused { plugin, reason: _ } => self.with(&plugin, |plugin| {
-                plugin.run(|run| run.answered = Some(Err(Refused)));
-            }),
-            Effect::PluginRemoved { plugin, after } => self.with(&plugin, |plugin| {
-                plugin.run(|run| run.answered = Some(Ok(after)));
-            }),
-            Effect::Send { .. }
-            | Effect::FanOut(_)
-            | Effect::Close { .. }
-            | Effect::Load { .. }
-            | Effect::Dropped { .. }
-            | Effect::Committed { .. }
-            | Effect::LanesArranged { .. }
-            | Effect::DeadLettersChanged { .. }
-            | Effect::GenerationStepped { .. }
-            | Effect::ProbationEnded { .. } => {}
-        }
-    }
-
-    /// Asks the core for events, if the plugin may run and has not asked yet.
+    /// Asks the core for events, for each lane that rests, if the plugin may run.
     pub(super) fn ask(&self, plugin: &Plugin) {
         let most = self.options.batch_events;
         plugin.run(|run| {
-            if run.phase == Phase::Resting && run.may_ask() {
-                run.phase = Phase::Asking;
-                self.post(Input::TakeEvents { lane: Lane(0), plugin: plugin.name.clone(), max: run.batch(most) });
+            if !run.may_ask() {
+                return;
+            }
+            for lane in run.lane_numbers() {
+                let max = run.batch(lane, most);
+                match run.lane(lane) {
+                    Some(resting) if resting.phase == Phase::Resting => resting.phase = Phase::Asking,
+                    Some(_) | None => continue,
+                }
+                self.post(Input::TakeEvents { plugin: plugin.name.clone(), lane, max });
             }
         });
     }
@@ -80,6 +71,16 @@ impl Plugins {
     pub(super) fn run_jobs(&self) {
         while let Some(job) = self.pool.next() {
             self.run_job(job);
+        }
+    }
+
+    /// Gives batches that may wait for others threads of their own, until the pool stops.
+    pub(super) fn run_waiting_jobs(self: &Arc<Self>) {
+        while let Some(job) = self.pool.next_waiting() {
+            let (plugins, plugin, lane) = (Arc::clone(self), Arc::clone(&job.plugin), job.lane);
+            if !self.threads.run(move || plugins.run_job(job)) {
+                self.give_back(&plugin, lane);
+            }
         }
     }
 
@@ -94,239 +95,329 @@ impl Plugins {
         }
     }
 
-    fn with(&self, name: &PluginName, then: impl FnOnce(&Arc<Plugin>)) {
-        if let Some(plugin) = self.find(name) {
-            then(&plugin);
-        }
-    }
-
-    fn events(&self, name: &PluginName, events: Vec<InboxEvent>) {
+    /// A batch has come for a lane.
+    fn events(&self, name: &PluginName, lane: Lane, events: Vec<InboxEvent>) {
         let Some(plugin) = self.find(name) else { return };
         let may_run = plugin.run(|run| {
-            if run.may_ask() {
-                run.phase = Phase::Busy;
-                return Some(run.settled);
+            let (may_ask, settled, concurrent) = (run.may_ask(), run.settled, run.is_concurrent());
+            let serving = !concurrent && run.service.has_turn();
+            let may_wait = run.code_of(lane).is_some_and(|code| code.grants.may_wait());
+            let Some(taken) = run.lane(lane).filter(|_| may_ask) else {
+                // A swap or a pause came between the question and the answer.
+                if let Some(lane) = run.lane(lane) {
+                    lane.phase = Phase::Resting;
+                }
+                self.post(Input::ReturnEvents { plugin: plugin.name.clone(), lane });
+                return None;
+            };
+            taken.phase = Phase::Busy;
+            if serving {
+                taken.held = Some(events);
+                return None;
             }
-            // A swap or a pause came between the question and the answer.
-            run.phase = Phase::Resting;
-            self.post(Input::ReturnEvents { lane: Lane(0), plugin: name.clone() });
-            None
+            // With one lane, what the HTTP service committed must be seen too.
+            let after = if concurrent && !taken.conflicted { taken.settled } else { settled };
+            Some((events, may_wait, after))
         });
-        if let Some(after) = may_run {
-            self.pool.submit(Job { plugin, events }, after);
+        if let Some((events, may_wait, after)) = may_run {
+            self.pool.submit(Job { plugin, lane, may_wait, events }, after);
         }
     }
 
     fn run_job(&self, job: Job) {
-        let Job { plugin, events } = &job;
-        let (mut instance, session) = match self.ready_instance(plugin) {
+        let Job { plugin, lane, events, .. } = &job;
+        let lane = *lane;
+        let Call { mut instance, state, noted } = match self.ready(plugin, lane) {
             Ok(ready) => ready,
-            Err(error) => return self.cannot_run(plugin, &error),
+            Err(error) => return self.cannot_run(plugin, lane, &error),
         };
-        let snapshot = match self.store.snapshot(session, wall_clock()) {
+        let now = wall_clock();
+        if noted {
+            let durable = self.pool.known_durable();
+            plugin.run(|run| run.conflicts.begin(Caller::Lane(lane.0), durable));
+        }
+        let snapshot = match self.store.snapshot(state, now) {
             Ok(snapshot) => snapshot,
             Err(error) if error.is_passing() => {
-                plugin.run(|run| {
-                    run.interrupter = None;
-                    run.code.as_mut().map(|code| code.instance = Some(instance))
-                });
+                put_away(plugin, lane, Some(instance));
                 return self.pool.put_back(job);
             }
-            Err(error) => return self.cannot_run(plugin, &error.to_string()),
+            Err(error) => return self.cannot_run(plugin, lane, &error.to_string()),
         };
         let failures = self.store.commits().failures;
         let started = Instant::now();
-        let result = instance.handle(wall_clock(), snapshot, events);
+        let (result, reads) = if noted {
+            let (state, reads) = NotedState::new(snapshot);
+            (instance.handle(now, state, events), reads)
+        } else {
+            (instance.handle(now, snapshot, events), Arc::<Mutex<Reads>>::default())
+        };
         let call_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         plugin.run(|run| {
-            run.interrupter = None;
             run.counts.calls += 1;
             run.counts.call_us += call_us;
         });
+        let unhealthy = result.is_ok().then(|| self.check_health(plugin, lane, &mut instance)).flatten();
+        let lives = result.is_ok() && unhealthy.is_none();
+        put_away(plugin, lane, lives.then_some(instance));
         if self.store.commits().failures > failures {
             // Its state may have been cut off under the call, which then failed for nothing that it did.
-            plugin.run(|run| run.code.as_mut().map(|code| code.instance = result.is_ok().then_some(instance)));
             return self.pool.put_back(job);
         }
-        match result {
-            Ok(handled) => {
-                plugin.run(|run| run.code.as_mut().map(|code| code.instance = Some(instance)));
-                let settlement = self.outcomes(plugin, events, handled);
-                self.settle(plugin, settlement);
-            }
-            Err(CallError::Interrupted) => self.give_back(plugin),
-            Err(error) => self.call_failed(plugin, events, &error),
+        let outcomes = match result {
+            Ok(handled) => self.context(plugin, lane, events, |context| context.outcomes(events, handled)),
+            Err(CallError::Interrupted) => return self.give_back(plugin, lane),
+            Err(error) => match self.call_failed(plugin, lane, events, &error) {
+                Some(outcomes) => outcomes,
+                None => return self.give_back(plugin, lane),
+            },
+        };
+        self.finish(plugin, lane, events, outcomes, &Reads::take(&reads));
+        if let Some(reason) = unhealthy {
+            self.trip(plugin, lane, &reason);
         }
     }
 
-    /// The warm instance, or a new one where the last call killed it.
-    fn ready_instance(&self, plugin: &Plugin) -> Result<(Instance, vespiary_core::event::SessionId), String> {
-        let (warm, code, session) = plugin
-            .run(|run| {
-                let code = run.code.as_mut()?;
-                let warm = code.instance.take();
-                let cold = Code { compiled: code.compiled.clone(), grants: code.grants.clone(), instance: None };
-                Some((warm, cold, run.session?))
-            })
-            .ok_or("it has no code")?;
+    /// A warm instance, or a new one where the last call killed it.
+    fn ready(&self, plugin: &Plugin, lane: Lane) -> Result<Call, String> {
+        let ready = |run: &mut Run| {
+            let (code, state, noted) = (run.code_of(lane)?, run.state?, run.is_concurrent());
+            let warm = run.lane(lane)?.instance.take();
+            Some((code, state, noted, warm))
+        };
+        let (code, state, noted, warm): (Arc<Code>, _, _, _) = plugin.run(ready).ok_or("it has no code")?;
         let instance = match warm {
             Some(instance) => instance,
-            None => self.warm_instance(plugin, &code.compiled, &code.grants).map_err(|error| error.to_string())?,
+            None => self.warm_instance(plugin, &code).map_err(|error| error.to_string())?,
         };
         let interrupter = instance.interrupter();
-        plugin.run(|run| run.interrupter = Some(interrupter));
-        Ok((instance, session))
-    }
-
-    /// Turns what the guest said into what becomes of each event.
-    ///
-    /// An event that is put back is not overtaken by a later one of its topic. The batch ends before such a one: it and
-    /// all after it, which may have read what it wrote, are left to be handed out again.
-    fn outcomes(&self, plugin: &Plugin, events: &[InboxEvent], handled: Vec<Handled>) -> Settlement {
-        let now = wall_clock();
-        let mut settlement = Settlement::default();
-        let mut denied = 0;
-        let mut put_back: Vec<&Topic> = Vec::new();
-        for (one, event) in handled.into_iter().zip(events) {
-            debug_assert_eq!(one.sequence, event.sequence, "one result for each event, in order");
-            if put_back.contains(&&event.message.topic) {
-                break;
-            }
-            denied += u64::from(one.denied);
-            let outcome = match one.result {
-                EventResult::Done => {
-                    plugin.run(|run| run.breaker.succeeded());
-                    settlement.publishes.extend(one.publishes);
-                    settlement.writes.extend(one.writes);
-                    settlement.timers.extend(one.timers);
-                    settlement.disconnects.extend(one.disconnects);
-                    Outcome::Done
-                }
-                EventResult::Retry { reason, after_ms } => {
-                    failed(plugin, now, &reason);
-                    let outcome = self.retry(plugin, event, &reason, after_ms);
-                    if matches!(outcome, Outcome::RetryAt(_)) {
-                        put_back.push(&event.message.topic);
-                    }
-                    outcome
-                }
-                EventResult::Reject(reason) => {
-                    // Saying no to an event is an answer, not a failure of the plugin.
-                    plugin.run(|run| {
-                        run.note_failure(now, &reason);
-                        run.breaker.succeeded();
-                    });
-                    dead_letter(plugin, event, reason)
-                }
-                EventResult::Untouched => continue,
-            };
-            settlement.outcomes.push((one.sequence, outcome));
-        }
         plugin.run(|run| {
-            count(&mut run.counts, &settlement);
-            run.counts.denied += denied;
-            run.isolating = run.isolating.saturating_sub(settlement.outcomes.len());
+            if let Some(lane) = run.lane(lane) {
+                lane.interrupter = Some(interrupter);
+            }
         });
-        settlement
+        Ok(Call { instance, state, noted })
     }
 
-    /// A call failed as a whole: a single event is to blame for itself; of several, each is tried alone.
-    fn call_failed(&self, plugin: &Plugin, events: &[InboxEvent], error: &CallError) {
+    /// What `outcomes` needs to know.
+    fn context<T>(
+        &self,
+        plugin: &Plugin,
+        lane: Lane,
+        events: &[InboxEvent],
+        then: impl FnOnce(&CallContext<'_>) -> T,
+    ) -> T {
+        let now = wall_clock();
+        let of_timers = events.iter().filter(|event| event.message.topic.as_str().starts_with(TIMER_TOPICS));
+        let of_timers: Vec<&InboxEvent> = of_timers.collect();
+        let (revision, key, again) = plugin.run(|run| {
+            let again = |event: &&InboxEvent| Some((event.sequence, run.schedules.again(now, event)?));
+            let again: BTreeMap<Sequence, TimerWrite> = of_timers.iter().filter_map(again).collect();
+            (run.revision_of(lane), run.arrangement.key, again)
+        });
+        let (number, version) = revision;
+        let attempts = self.options.attempts;
+        then(&CallContext { plugin: &plugin.name, revision: (number, &version), key, attempts, now, again })
+    }
+
+    /// A call failed as a whole: a single event is to blame for itself; of several, each is tried alone, and there is nothing
+    /// to settle.
+    fn call_failed(&self, plugin: &Plugin, lane: Lane, events: &[InboxEvent], error: &CallError) -> Option<Outcomes> {
         let reason = error.to_string();
         plugin.run(|run| run.counts.failed_calls += 1);
-        let [event] = events else {
-            plugin.run(|run| run.isolating = events.len());
-            plugin.log.note(
-                LogLevel::Warn,
-                format!("a call with {} events failed, each is tried alone now: {reason}", events.len()),
-            );
-            return self.give_back(plugin);
-        };
-        failed(plugin, wall_clock(), &reason);
-        let outcome = self.retry(plugin, event, &reason, None);
-        let settlement = Settlement { outcomes: vec![(event.sequence, outcome)], ..Settlement::default() };
+        if let [event] = events {
+            return Some(self.context(plugin, lane, events, |context| context.failed_alone(event, &reason)));
+        }
         plugin.run(|run| {
-            count(&mut run.counts, &settlement);
-            run.isolating = run.isolating.saturating_sub(1);
+            if let Some(lane) = run.lane(lane) {
+                lane.isolating = events.len();
+            }
         });
-        self.settle(plugin, settlement);
+        let count = events.len();
+        plugin
+            .log
+            .note(LogLevel::Warn, format!("a call with {count} events failed, each is tried alone now: {reason}"));
+        None
     }
 
-    /// Puts an event back with a pause, or gives it up after the last attempt.
-    fn retry(&self, plugin: &Plugin, event: &InboxEvent, reason: &str, after_ms: Option<u64>) -> Outcome {
-        let attempts = event.attempt + 1;
-        if attempts >= self.options.attempts {
-            return dead_letter(plugin, event, format!("failed {attempts} times, the last time: {reason}"));
+    /// Settles a batch, and sees to what follows from it.
+    fn finish(&self, plugin: &Arc<Plugin>, lane: Lane, events: &[InboxEvent], outcomes: Outcomes, reads: &Reads) {
+        let mut outcomes = outcomes;
+        let lines = std::mem::take(&mut outcomes.lines);
+        match self.settle(plugin, lane, events, outcomes, reads) {
+            Settled::Conflict => self.ask(plugin),
+            Settled::Posted { stopped, tripped } => {
+                for (level, line) in lines {
+                    plugin.log.note(level, line);
+                }
+                if let Some(reason) = stopped {
+                    plugin.log.note(LogLevel::Error, format!("stopped: it keeps failing: {reason}"));
+                }
+                if let Some(tripped) = tripped {
+                    self.end_trial(plugin, tripped);
+                }
+            }
         }
-        let pause_ms = (FIRST_RETRY_MS << event.attempt.min(16)).min(LONGEST_RETRY_MS);
-        // A fifth of jitter keeps events that failed together from coming back together.
-        let pause_ms = after_ms.unwrap_or_else(|| pause_ms - pause_ms / 10 + fastrand::u64(0..=pause_ms / 5));
-        plugin.log.note(
-            LogLevel::Warn,
-            format!("event {} on {} failed (attempt {attempts}): {reason}", event.sequence.0, event.message.topic),
-        );
-        Outcome::RetryAt(wall_clock().after_ms(pause_ms))
+    }
+
+    /// Hands a batch's outcome to the broker, and asks for the next, unless the batch has read what another lane wrote.
+    fn settle(&self, plugin: &Plugin, lane: Lane, events: &[InboxEvent], outcomes: Outcomes, reads: &Reads) -> Settled {
+        let (most, now) = (self.options.batch_events, wall_clock());
+        let Outcomes { settlement, verdicts, own_timers, lines: _, denied } = outcomes;
+        plugin.run(|run| {
+            let name = || plugin.name.clone();
+            if run.is_concurrent() && run.conflicts.end(Caller::Lane(lane.0), reads) {
+                run.counts.conflicts += 1;
+                if let Some(lane) = run.lane(lane) {
+                    lane.phase = Phase::Resting;
+                    lane.conflicted = true;
+                }
+                self.post(Input::ReturnEvents { plugin: name(), lane });
+                return Settled::Conflict;
+            }
+            run.note_writes(&settlement.writes);
+            run.schedules.touch(now, &own_timers);
+            run.counts.settle(&settlement);
+            run.counts.denied += denied;
+            let (stopped, tripped) = run.judge(lane, &verdicts);
+            let done = settlement.outcomes.iter().filter(|(_, outcome)| !matches!(outcome, Outcome::RetryAt(_)));
+            let mut rest = events.iter();
+            for (sequence, _) in done {
+                if let Some(event) = rest.find(|event| event.sequence == *sequence) {
+                    run.recent.push(event);
+                }
+            }
+            let asked = run.may_ask();
+            let count = settlement.outcomes.len();
+            if let Some(lane) = run.lane(lane) {
+                lane.isolating = lane.isolating.saturating_sub(count);
+                lane.conflicted = false;
+                lane.phase = Phase::Settling { asked };
+            }
+            let max = run.batch(lane, most);
+            self.post(Input::Settle { plugin: name(), lane, settlement: Box::new(settlement) });
+            if asked {
+                self.post(Input::TakeEvents { plugin: name(), lane, max });
+            }
+            Settled::Posted { stopped, tripped }
+        })
     }
 
     /// The plugin's code cannot run: its events go back, and it is tried again after a pause.
-    fn cannot_run(&self, plugin: &Plugin, reason: &str) {
+    fn cannot_run(&self, plugin: &Arc<Plugin>, lane: Lane, reason: &str) {
         let now = wall_clock();
-        plugin.run(|run| {
+        let canary = plugin.run(|run| {
             run.note_failure(now, reason);
-            run.breaker.open(reason, now);
-        });
-        plugin.log.note(LogLevel::Error, format!("stopped: it cannot run: {reason}"));
-        self.give_back(plugin);
-    }
-
-    fn settle(&self, plugin: &Plugin, settlement: Settlement) {
-        let most = self.options.batch_events;
-        plugin.run(|run| {
-            let asked = run.may_ask();
-            run.phase = Phase::Settling { asked };
-            self.post(Input::Settle { lane: Lane(0), plugin: plugin.name.clone(), settlement: Box::new(settlement) });
-            if asked {
-                self.post(Input::TakeEvents { lane: Lane(0), plugin: plugin.name.clone(), max: run.batch(most) });
+            let canary = run.is_canary(lane);
+            if !canary {
+                run.breaker.open(reason, now);
             }
+            canary
         });
+        if !canary {
+            plugin.log.note(LogLevel::Error, format!("stopped: it cannot run: {reason}"));
+        }
+        self.trip(plugin, lane, &format!("it cannot run: {reason}"));
+        self.give_back(plugin, lane);
     }
 
-    fn give_back(&self, plugin: &Plugin) {
+    /// New code that is on trial on this lane, if it is, fails its trial.
+    pub(super) fn trip(&self, plugin: &Arc<Plugin>, lane: Lane, reason: &str) {
+        let tripped = plugin.run(|run| {
+            if run.is_canary(lane) {
+                let first = run.canary.as_mut().is_some_and(|canary| canary.trial.trip(reason));
+                return first.then_some(Tripped::Canary);
+            }
+            let first = run.probation.as_mut().is_some_and(|probation| probation.trial.trip(reason));
+            first.then_some(Tripped::Probation)
+        });
+        if let Some(tripped) = tripped {
+            self.end_trial(plugin, tripped);
+        }
+    }
+
+    fn end_trial(&self, plugin: &Arc<Plugin>, tripped: Tripped) {
+        match tripped {
+            Tripped::Probation => self.roll_back_later(plugin),
+            Tripped::Canary => self.abort_later(plugin),
+        }
+    }
+
+    pub(super) fn give_back(&self, plugin: &Plugin, lane: Lane) {
         plugin.run(|run| {
-            run.interrupter = None;
-            run.phase = Phase::Resting;
-            self.post(Input::ReturnEvents { lane: Lane(0), plugin: plugin.name.clone() });
+            if run.is_concurrent() {
+                run.conflicts.end(Caller::Lane(lane.0), &Reads::default());
+            }
+            if let Some(lane) = run.lane(lane) {
+                lane.interrupter = None;
+                lane.phase = Phase::Resting;
+            }
+            self.post(Input::ReturnEvents { plugin: plugin.name.clone(), lane });
         });
         self.ask(plugin);
     }
 }
 
-/// Notes that an event failed, and stops the plugin if too many have in a row.
-fn failed(plugin: &Plugin, now: Timestamp, reason: &str) {
-    let stopped = plugin.run(|run| {
-        run.note_failure(now, reason);
-        run.breaker.failed(reason, now)
-    });
-    if stopped {
-        plugin.log.note(LogLevel::Error, format!("stopped: it keeps failing: {reason}"));
-    }
-}
-
-fn dead_letter(plugin: &Plugin, event: &InboxEvent, reason: String) -> Outcome {
-    plugin.log.note(
-        LogLevel::Error,
-        format!("event {} on {} is a dead letter: {reason}", event.sequence.0, event.message.topic),
-    );
-    Outcome::DeadLetter(reason.into())
-}
-
-fn count(counts: &mut super::plugin::Counts, settlement: &Settlement) {
-    counts.published += settlement.publishes.len() as u64;
-    for (_, outcome) in &settlement.outcomes {
-        match outcome {
-            Outcome::Done => counts.handled += 1,
-            Outcome::RetryAt(_) => counts.retried += 1,
-            Outcome::DeadLetter(_) => counts.dead_lettered += 1,
+impl Run {
+    /// Notes what verdicts say of the code: gives the reason if they stopped the plugin, and whose trial they ended.
+    fn judge(&mut self, lane: Lane, verdicts: &[Verdict]) -> (Option<String>, Option<Tripped>) {
+        let now = wall_clock();
+        let (mut stopped, mut tripped) = (None, None);
+        let canary = self.is_canary(lane);
+        for verdict in verdicts {
+            if let Verdict::Failed(reason) | Verdict::Rejected(reason) = verdict {
+                self.note_failure(now, reason);
+            }
+            let failure = match verdict {
+                Verdict::Succeeded | Verdict::Rejected(_) => None,
+                Verdict::Failed(reason) => Some(reason),
+            };
+            let trial = match (&mut self.canary, &mut self.probation) {
+                (Some(one), _) if canary => Some((&mut one.trial, Tripped::Canary)),
+                (_, Some(one)) => Some((&mut one.trial, Tripped::Probation)),
+                (_, None) => None,
+            };
+            let opened = match failure {
+                // The code before is not to blame for the canary's.
+                _ if canary => false,
+                None => {
+                    self.breaker.succeeded();
+                    false
+                }
+                Some(reason) => self.breaker.failed(reason, now),
+            };
+            if opened {
+                stopped = failure.cloned();
+            }
+            if let Some((trial, whose)) = trial {
+                let failed = match failure {
+                    None => {
+                        trial.succeeded(1);
+                        false
+                    }
+                    Some(reason) => {
+                        trial.failed(reason) || (opened && trial.trip(format!("it keeps failing: {reason}")))
+                    }
+                };
+                if failed {
+                    tripped = Some(whose);
+                }
+            }
         }
+        // What is about to be rolled back gets no further events.
+        if tripped == Some(Tripped::Probation) {
+            self.swapping = true;
+        }
+        (stopped, tripped)
     }
+}
+
+/// A call is over: its instance waits for the next, if it lives.
+fn put_away(plugin: &Plugin, lane: Lane, instance: Option<Instance>) {
+    plugin.run(|run| {
+        if let Some(lane) = run.lane(lane) {
+            lane.interrupter = None;
+            lane.instance = instance;
+        }
+    });
 }

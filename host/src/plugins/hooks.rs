@@ -92,6 +92,9 @@ impl Hooks {
         self.0.threads.start();
         let live = Arc::new(Live::new(plugin.clone(), code, log, self.0.threads.line()));
         self.change(|set| set.with(&live, declarations, &self.0.threads));
+        let line = live.line;
+        // If that cannot be queued, the first question makes its guest itself.
+        self.0.threads.submit(line, Box::new(move || live.warm()));
     }
 
     /// From now on a plugin is not asked any more. Questions under way are still answered.

@@ -5,7 +5,6 @@
 //! names the field and the entry. What of it is granted is decided elsewhere.
 
 mod hook;
-mod host_pattern;
 mod raw;
 
 use vespiary_core::event::{
@@ -14,8 +13,9 @@ use vespiary_core::event::{
 use vespiary_core::{Qos, Topic, TopicFilter};
 
 pub use self::hook::{Action, Hook, HookDeclaration, OnFailure};
-pub use self::host_pattern::HostPattern;
 use self::raw::{AnyForm, RawKey, RawManifest, RawSchedule, RawSubscription};
+use crate::schedule;
+use crate::wasm::HostPattern;
 
 /// The version of the manifest's form that this broker reads.
 const FORM: u32 = 1;
@@ -237,17 +237,8 @@ fn parse_schedule(raw: &RawSchedule) -> Result<Schedule, String> {
         let bytes = raw.payload.len();
         return Err(format!("its payload has {bytes} bytes, and {SCHEDULE_PAYLOAD_BYTES} is the most"));
     }
-    check_cron(&raw.cron)?;
+    schedule::Schedule::parse(&raw.cron)?;
     Ok(Schedule { name: name.clone(), cron: raw.cron.clone(), payload: raw.payload.clone().into_bytes() })
-}
-
-fn check_cron(cron: &str) -> Result<(), String> {
-    let fields = cron.split_whitespace().count();
-    let plain = cron.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
-    if cron.len() <= TIMER_NAME_BYTES && plain && (fields == 5 || fields == 6) {
-        return Ok(());
-    }
-    Err(format!("{cron:?} is not a cron expression: use five fields, or six with seconds first"))
 }
 
 fn parse_secret(name: &str) -> Result<String, String> {
@@ -355,7 +346,10 @@ mod tests {
             (r#""concurrency":{"key":"payload"}"#, "concurrency.key is refused"),
             (r#""schedules":[{"name":"a/+","cron":"* * * * *"}]"#, "schedules[0] is refused: \"a/+\" cannot be"),
             (r#""schedules":[{"name":"$request/7","cron":"* * * * *"}]"#, "schedules[0] is refused"),
-            (r#""schedules":[{"name":"n","cron":"often"}]"#, "schedules[0] is refused: \"often\" is not a cron"),
+            (
+                r#""schedules":[{"name":"n","cron":"often"}]"#,
+                "schedules[0] is refused: the schedule \"often\" is not a cron",
+            ),
             (twice, "schedules[1] is refused: \"n\" stands there twice"),
             (r#""secrets":["a b"]"#, "secrets[0] is refused: \"a b\" is not a secret's name"),
             (r#""secrets":["a","a"]"#, "secrets[1] is refused: \"a\" stands there twice"),

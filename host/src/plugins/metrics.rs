@@ -17,7 +17,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use vespiary_core::event::PluginName;
 
 use super::Plugins;
-use super::plugin::{Counts, Plugin};
+use super::counts::Counts;
+use super::plugin::Plugin;
 
 /// What the name of each series begins with.
 const PREFIX: &str = "vespiary_plugin_";

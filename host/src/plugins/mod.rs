@@ -9,11 +9,15 @@
 
 pub mod manifest;
 
-pub mod hooks;
-
 pub mod grants;
 
 pub mod deploy;
+
+pub mod hooks;
+
+pub mod service;
+
+pub mod dead_letters;
 
 pub mod view;
 
@@ -23,57 +27,109 @@ pub mod sections;
 
 pub mod metrics;
 
-mod dispatch;
-
 mod plugin;
+
+mod dispatch;
 
 mod pool;
 
+mod threads;
+
+mod conflicts;
+
+mod schedules;
+
+mod trial;
+
 mod breaker;
+
+mod recent;
+
+mod report;
+
+mod counts;
 
 mod log;
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 
+pub use self::counts::{Counts, Failure};
+pub use self::dead_letters::DeadSelection;
 pub use self::log::Entry;
-pub use self::plugin::{Counts, Failure};
+pub use self::service::ServiceError;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use vespiary_core::Input;
-use vespiary_core::event::{PluginName, Revision, SessionId};
+use vespiary_core::event::{Lanes, PluginName, Revision, SessionId};
+use vespiary_core::{Input, Message, Topic};
 
 use self::grants::Policy;
+use self::hooks::{Hooks, SandboxCode};
 use self::metrics::Metrics;
-use self::plugin::Plugin;
+use self::plugin::{Code, LaneRun, Plugin, PluginOptions};
 use self::pool::Pool;
 use self::signature::Signers;
+use self::threads::Threads;
+use self::trial::Length;
 use crate::config::Config;
 use crate::store::{Durability, Store};
-use crate::wasm::{LogLevel, Runtime};
+use crate::wasm::{LogLevel, RetainedLookup, Runtime};
 
-/// How often breakers are looked at.
+/// How often breakers and trials are looked at.
 const SUPERVISION_INTERVAL: Duration = Duration::from_millis(500);
+/// How long calls that may wait may take to end once the broker stops.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Hands an input to the broker, in order and without waiting.
 pub type Post = Box<dyn Fn(Input) + Send + Sync>;
 
 /// Every deployed plugin, and the threads that run them.
 pub struct Plugins {
-    runtime: Runtime,
+    runtime: Arc<Runtime>,
     store: Store,
     policy: Policy,
     signers: Signers,
     metrics: Arc<Metrics>,
+    hooks: Hooks,
     options: Options,
-    post: OnceLock<Post>,
+    links: OnceLock<Links>,
     plugins: Mutex<BTreeMap<PluginName, Arc<Plugin>>>,
     pool: Pool,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Where work runs that may wait.
+    threads: Threads,
+    /// The threads of the pool and the supervisor.
+    workers: Mutex<Vec<JoinHandle<()>>>,
+    /// Itself, for work that goes on by itself.
+    this: Weak<Self>,
+}
+
+/// What leads to the floors above; they are there once the broker runs.
+pub struct Links {
+    /// Hands an input to the broker.
+    pub post: Post,
+    /// Looks a retained message up.
+    pub retained: RetainedLookup,
+}
+
+/// A plugin that was deployed before, as the broker has it at start.
+#[derive(Debug, Clone)]
+pub struct Deployed {
+    /// Its name.
+    pub name: PluginName,
+    /// The session that holds its inbox.
+    pub session: SessionId,
+    /// The generation of its state in use.
+    pub state: SessionId,
+    /// The active revision.
+    pub revision: Revision,
+    /// The revision that its probation may go back to, if it is on one, and the events that were handled on it.
+    pub probation: Option<(Revision, usize)>,
+    /// How its events are spread.
+    pub lanes: Lanes,
 }
 
 /// What of the configuration the plugins floor itself needs.
@@ -81,20 +137,20 @@ pub struct Plugins {
 struct Options {
     batch_events: usize,
     attempts: u32,
-    breaker_failures: u32,
     quiesce: Duration,
     component_bytes: usize,
     most_plugins: usize,
     threads: usize,
-    inbox_events: usize,
-    memory_bytes: usize,
-    call_deadline_ms: u64,
-    publishes_per_call: usize,
+    http_requests: usize,
+    plugin: PluginOptions,
+    probation: Length,
+    probation_failures: Option<u32>,
+    limits: view::LimitsView,
 }
 
 impl Plugins {
     /// No plugins yet; [`Plugins::start`] brings those that were deployed before.
-    pub fn new(config: &Config, runtime: Runtime, store: Store) -> Arc<Self> {
+    pub fn new(config: &Config, runtime: Runtime, store: Store, hooks: Hooks) -> Arc<Self> {
         let settings = &config.plugins;
         let limits = config.limits.resolve();
         let threads = match settings.threads {
@@ -104,45 +160,54 @@ impl Plugins {
         let options = Options {
             batch_events: settings.batch_events,
             attempts: settings.attempts,
-            breaker_failures: settings.breaker_failures,
             quiesce: Duration::from_millis(settings.quiesce_ms),
             component_bytes: settings.component_bytes,
             most_plugins: limits.plugins,
             threads,
-            inbox_events: limits.inbox_events,
-            memory_bytes: settings.memory_bytes,
-            call_deadline_ms: settings.call_deadline_ms,
-            publishes_per_call: settings.publishes_per_call,
+            http_requests: settings.http_requests,
+            plugin: PluginOptions {
+                breaker_failures: settings.breaker_failures,
+                recent_events: settings.dry_run_events,
+                recent_bytes: settings.dry_run_bytes,
+            },
+            probation: Length { events: settings.probation_events.into(), seconds: settings.probation_s.into() },
+            probation_failures: settings.probation_failures,
+            limits: view::LimitsView::new(settings, &limits),
         };
-        Arc::new(Self {
-            runtime,
+        Arc::new_cyclic(|this| Self {
+            runtime: Arc::new(runtime),
             store,
             policy: Policy::new(config),
             signers: Signers::new(&settings.signed_by),
             metrics: Metrics::new(settings.metric_series),
+            hooks,
             options,
-            post: OnceLock::new(),
+            links: OnceLock::new(),
             plugins: Mutex::default(),
             pool: Pool::default(),
-            threads: Mutex::default(),
+            threads: Threads::default(),
+            workers: Mutex::default(),
+            this: this.clone(),
         })
     }
 
     /// Makes the plugins that were deployed before live again, and starts the threads. A plugin that cannot run is
-    /// reported and kept: its events wait in its inbox.
-    pub fn start(self: &Arc<Self>, post: Post, deployed: Vec<(PluginName, SessionId, Revision)>) {
-        assert!(self.post.set(post).is_ok(), "plugins are started once");
+    /// reported and kept: its events wait in its inbox. A canary that was under way is over.
+    pub fn start(self: &Arc<Self>, links: Links, deployed: Vec<Deployed>) {
+        assert!(self.links.set(links).is_ok(), "plugins are started once");
         self.pool.durable(self.store.durable());
-        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
         for index in 0..self.options.threads {
             let plugins = Arc::clone(self);
-            threads.push(spawn(format!("vespiary-plugin-{index}"), move || plugins.run_jobs()));
+            workers.push(spawn(format!("vespiary-plugin-{index}"), move || plugins.run_jobs()));
         }
         let plugins = Arc::clone(self);
-        threads.push(spawn("vespiary-supervisor".to_owned(), move || plugins.supervise()));
-        drop(threads);
-        for (name, session, revision) in deployed {
-            self.restore(&name, session, revision);
+        workers.push(spawn("vespiary-waiting".to_owned(), move || plugins.run_waiting_jobs()));
+        let plugins = Arc::clone(self);
+        workers.push(spawn("vespiary-supervisor".to_owned(), move || plugins.supervise()));
+        drop(workers);
+        for plugin in deployed {
+            self.restore(plugin);
         }
         self.collect_components();
     }
@@ -150,53 +215,116 @@ impl Plugins {
     /// Ends the threads after the calls that they are in. Events that were not settled stay in their inboxes.
     pub fn stop(&self) {
         self.pool.stop();
-        for plugin in self.plugins().values() {
+        let plugins: Vec<Arc<Plugin>> = self.plugins().values().cloned().collect();
+        for plugin in plugins {
             plugin.run(|run| {
                 run.swapping = true;
-                if let Some(interrupter) = run.interrupter.take() {
-                    interrupter.interrupt();
-                }
+                run.interrupt();
             });
         }
-        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
-        for thread in threads {
-            if thread.join().is_err() {
+        let workers = std::mem::take(&mut *self.workers.lock().unwrap_or_else(PoisonError::into_inner));
+        for worker in workers {
+            if worker.join().is_err() {
                 tracing::error!("a plugin thread panicked; this is a defect of the broker");
             }
         }
+        self.threads.stop(STOP_TIMEOUT);
     }
 
     /// The live code of a revision that was deployed before.
-    fn restore(self: &Arc<Self>, name: &PluginName, session: SessionId, revision: Revision) {
-        let plugin = Arc::new(Plugin::new(name.clone(), self.options.breaker_failures));
+    fn restore(&self, deployed: Deployed) {
+        let Deployed { name, session, state, revision, probation, lanes } = deployed;
+        let plugin = Arc::new(Plugin::new(name.clone(), self.options.plugin));
         self.plugins().insert(name.clone(), Arc::clone(&plugin));
         let loaded = self.load(&plugin, &revision);
-        plugin.run(|run| {
+        self.retire_schedules(&plugin, &revision);
+        let code = plugin.run(|run| {
             run.session = Some(session);
-            match loaded {
-                Ok(code) => run.code = Some(code),
+            run.state = Some(state);
+            let code = match loaded {
+                Ok((code, instances)) => {
+                    let wanted = code.grants.lanes;
+                    if wanted != lanes {
+                        self.post(Input::ArrangeLanes { plugin: name.clone(), lanes: wanted });
+                    }
+                    run.arrange(wanted);
+                    run.lanes.iter_mut().zip(instances).for_each(|(lane, one): (&mut LaneRun, _)| {
+                        lane.instance = Some(one);
+                    });
+                    run.schedules.declare(&code.grants.schedules);
+                    run.code = Some(Arc::clone(&code));
+                    Some(code)
+                }
                 Err(error) => {
                     let reason = format!("revision {} cannot run: {error}", revision.number);
                     plugin.log.note(LogLevel::Error, reason.clone());
                     run.broken = Some(reason);
+                    None
                 }
-            }
+            };
             run.revision = Some(revision);
+            code
         });
+        if let Some((previous, handled)) = probation {
+            self.resume_probation(&plugin, previous, handled);
+        }
+        match code {
+            Some(code) => self.install_hooks(&plugin, &code),
+            None => self.trip(&plugin, vespiary_core::event::Lane(0), "it cannot run after a restart"),
+        }
         self.ask(&plugin);
     }
 
-    /// Deletes components that no kept revision refers to.
+    /// Tells the plugin's schedules what the revisions before the active one declared.
+    fn retire_schedules(&self, plugin: &Plugin, active: &Revision) {
+        let Ok(history) = self.store.plugin_history(&plugin.name) else { return };
+        for revision in history.iter().filter(|revision| revision.digest != active.digest) {
+            // One whose component is gone cannot be asked; its timers were cancelled when it was replaced.
+            if let Ok(manifest) = self.manifest_of(revision) {
+                plugin.run(|run| run.schedules.retire(&manifest.schedules));
+            }
+        }
+    }
+
+    /// From now on the hooks of this code are asked.
+    fn install_hooks(&self, plugin: &Plugin, code: &Arc<Code>) {
+        let Some(state) = plugin.run(|run| run.state) else { return };
+        if code.grants.hooks.is_empty() {
+            return self.hooks.remove(&plugin.name);
+        }
+        let context = self.instance_context(plugin, &code.grants);
+        let log = Arc::clone(&context.log);
+        let (runtime, compiled, store) = (Arc::clone(&self.runtime), code.compiled.clone(), self.store.clone());
+        let sandbox = Arc::new(SandboxCode { runtime, compiled, context, store, state });
+        self.hooks.install(&plugin.name, sandbox, log, &code.grants.hooks);
+    }
+
+    /// A plugin is removed: nothing of it stays.
+    fn forget(&self, name: &PluginName) {
+        self.hooks.remove(name);
+        self.metrics.remove(name);
+    }
+
+    /// Deletes components that no kept revision refers to, and what was compiled of them.
     fn collect_components(&self) {
-        let names: Vec<PluginName> = self.plugins().keys().cloned().collect();
+        let plugins: Vec<Arc<Plugin>> = self.plugins().values().cloned().collect();
         let mut kept = Vec::new();
-        for name in names {
-            match self.store.plugin_history(&name) {
+        for plugin in plugins {
+            match self.store.plugin_history(&plugin.name) {
                 Ok(history) => kept.extend(history.into_iter().map(|revision| revision.digest)),
                 Err(error) => {
                     tracing::warn!("components are not cleaned up: {error}");
                     return;
                 }
+            }
+            let deploying = plugin.run(|run| {
+                let probation = run.probation.as_ref().map(|probation| probation.previous.digest);
+                kept.extend(run.canary.as_ref().map(|canary| canary.revision.digest).into_iter().chain(probation));
+                run.deploying
+            });
+            if deploying {
+                // Its component may be there already, and its revision not yet; the next time cleans up.
+                return;
             }
         }
         match self.store.components().list() {
@@ -209,21 +337,24 @@ impl Plugins {
             }
             Err(error) => tracing::warn!("components are not cleaned up: {error}"),
         }
+        if let Err(error) = self.runtime.prune(&kept) {
+            tracing::warn!("compiled components are not cleaned up: {error}");
+        }
     }
 
-    /// Tells the pool what is durable, and lets breakers try again; runs on a thread of its own.
-    fn supervise(&self) {
+    /// Tells the pool what is durable, lets breakers try again, and looks at trials; runs on a thread of its own.
+    fn supervise(self: &Arc<Self>) {
         let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_time().build() else {
             tracing::error!("the plugin supervisor cannot start; plugins do not run");
             return;
         };
         let mut durability = self.store.watch();
         runtime.block_on(async {
+            let mut looked_at = tokio::time::Instant::now();
             loop {
                 match tokio::time::timeout(SUPERVISION_INTERVAL, durability.changed()).await {
-                    Ok(Ok(())) => {}
+                    Ok(Ok(())) | Err(_) => {}
                     Ok(Err(_)) => return,
-                    Err(_) => self.try_again(),
                 }
                 match &*durability.borrow_and_update() {
                     Durability::UpTo(number) => self.pool.durable(*number),
@@ -233,14 +364,26 @@ impl Plugins {
                 if self.pool.is_stopping() {
                     return;
                 }
+                // Also while one commit follows the other.
+                if looked_at.elapsed() >= SUPERVISION_INTERVAL {
+                    looked_at = tokio::time::Instant::now();
+                    self.try_again();
+                    self.look_at_trials();
+                }
             }
         });
     }
 
     fn post(&self, input: Input) {
-        if let Some(post) = self.post.get() {
-            post(input);
+        if let Some(links) = self.links.get() {
+            (links.post)(input);
         }
+    }
+
+    /// Looks a retained message up.
+    fn retained(&self) -> RetainedLookup {
+        let nothing: fn(&Topic) -> Option<Arc<Message>> = |_| None;
+        self.links.get().map_or_else(|| Arc::new(nothing) as RetainedLookup, |links| Arc::clone(&links.retained))
     }
 
     fn plugins(&self) -> MutexGuard<'_, BTreeMap<PluginName, Arc<Plugin>>> {

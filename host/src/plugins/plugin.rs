@@ -1,24 +1,31 @@
-//! One deployed plugin at run time: which code is live, and where its one batch is.
+//! One deployed plugin at run time: which code is live, and where the batch of each of its lanes is.
 //!
 //! ```text
 //! Resting --ask--> Asking --Events--> Busy --Settle--> Settling --Settled--> Asking | Resting
 //!    ^               |                  |
 //!    +-TakeCancelled-+                  +--ReturnEvents--> Asking | Resting
 //! ```
-//! While `hold` is set nothing is asked for: a swap, an operator's pause, an open breaker or code that cannot run. A
-//! swap takes over in `Resting`, where the core has no batch out and no demand standing.
+//! Each lane goes around by itself. While [`Run::may_ask`] says no, nothing is asked for: a swap, an operator's pause, an
+//! open breaker or code that cannot run. A swap takes over when every lane is `Resting`, where the core has no batch out
+//! and no demand standing, and no request to the HTTP service is under way.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
-use vespiary_core::event::{PluginName, Revision, SessionId};
+use vespiary_core::event::{InboxEvent, Lane, Lanes, PluginName, Revision, SessionId};
 use vespiary_core::{ChangeNumber, Timestamp};
 
 use super::breaker::Breaker;
+use super::conflicts::Conflicts;
+use super::counts::{Counts, Failure};
+use super::deploy::canary::Canary;
+use super::deploy::migration::Dirty;
+use super::deploy::probation::Probation;
 use super::grants::Grants;
 use super::log::PluginLog;
-use crate::clock::wall_clock;
+use super::recent::RecentEvents;
+use super::schedules::Schedules;
+use super::service::Service;
 use crate::wasm::{Compiled, Instance, Interrupter};
 
 /// A deployed plugin.
@@ -27,6 +34,8 @@ pub(super) struct Plugin {
     pub name: PluginName,
     /// Its log.
     pub log: Arc<PluginLog>,
+    /// Held while dead letters are replayed or dropped: one such request at a time.
+    pub letters: Mutex<()>,
     run: Mutex<Run>,
     /// Signalled at every change of [`Run`] that somebody may wait for.
     changed: Condvar,
@@ -34,9 +43,11 @@ pub(super) struct Plugin {
 
 /// What changes while a plugin runs.
 pub(super) struct Run {
-    /// Where the batch is.
-    pub phase: Phase,
-    /// Whether a deploy or a removal is under way; no other may begin.
+    /// Its lanes, as the core has them; the last is the canary's, if there is one.
+    pub lanes: Vec<LaneRun>,
+    /// How events are spread over them.
+    pub arrangement: Lanes,
+    /// Whether a deploy, a removal or the like is under way; no other may begin.
     pub deploying: bool,
     /// Whether it is being brought to rest for a switch: nothing is asked for.
     pub swapping: bool,
@@ -47,27 +58,61 @@ pub(super) struct Run {
     /// Pauses what keeps failing.
     pub breaker: Breaker,
     /// The active revision's code; `None` before the first deploy and when it cannot run.
-    pub code: Option<Code>,
+    pub code: Option<Arc<Code>>,
     /// The active revision; `None` before the first deploy is complete.
     pub revision: Option<Revision>,
-    /// The session that holds inbox and state.
+    /// The session that holds its inbox.
     pub session: Option<SessionId>,
-    /// Events that are still to be handed out one by one, after a call that failed as a whole.
-    pub isolating: usize,
-    /// The next call reads state only after this change is durable.
+    /// The generation of its state in use.
+    pub state: Option<SessionId>,
+    /// The last change of what it settled, over all lanes.
     pub settled: ChangeNumber,
-    /// What the core answered to an activation or a removal: the change it rests on.
-    pub answered: Option<Result<ChangeNumber, Refused>>,
-    /// Interrupts the call under way, if there is one.
-    pub interrupter: Option<Interrupter>,
+    /// What the core answered to what a deploy asked.
+    pub answers: Answers,
+    /// Requests to its HTTP service.
+    pub service: Service,
+    /// What its lanes write while other lanes read.
+    pub conflicts: Conflicts,
+    /// The keys that are written while its state migrates.
+    pub dirty: Option<Dirty>,
+    /// The probation of the active revision, if it is on one.
+    pub probation: Option<Probation>,
+    /// New code that gets a part of the events, if there is some.
+    pub canary: Option<Canary>,
+    /// What became of the last new code that failed its trial, for the operator.
+    pub rolled_back: Option<String>,
+    /// Its last events.
+    pub recent: RecentEvents,
+    /// Its timers that fall due again and again.
+    pub schedules: Schedules,
     /// What happened since start.
     pub counts: Counts,
 }
 
-/// Where a plugin's batch is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// One lane.
+#[derive(Default)]
+pub(super) struct LaneRun {
+    /// Where its batch is.
+    pub phase: Phase,
+    /// Events that wait for a request to the HTTP service to end.
+    pub held: Option<Vec<InboxEvent>>,
+    /// A warm instance; `None` while a call has it and after it died.
+    pub instance: Option<Instance>,
+    /// Interrupts the call under way, if there is one.
+    pub interrupter: Option<Interrupter>,
+    /// Events that are still to be handed out one by one, after a call that failed as a whole.
+    pub isolating: usize,
+    /// The next call reads state only after this change is durable.
+    pub settled: ChangeNumber,
+    /// Whether its last call conflicted with another lane's, so that the next waits for what that one wrote.
+    pub conflicted: bool,
+}
+
+/// Where a lane's batch is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Phase {
     /// Nothing is out and nothing is asked for.
+    #[default]
     Resting,
     /// The core was asked for events.
     Asking,
@@ -80,72 +125,90 @@ pub(super) enum Phase {
     },
 }
 
+/// What the core answered, until whoever asked takes it.
+#[derive(Debug, Default)]
+pub(super) struct Answers {
+    /// To an activation or a removal: the change it rests on.
+    pub activated: Option<Result<ChangeNumber, Refused>>,
+    /// To another arrangement of lanes.
+    pub arranged: bool,
+    /// To a change of dead letters: how many, and the change it rests on.
+    pub letters: Option<(u32, ChangeNumber)>,
+    /// To a step towards a new generation of the state: which it is, and the change it rests on.
+    pub generation: Option<(Option<SessionId>, ChangeNumber)>,
+    /// To the end of a probation, or unasked.
+    pub probation: Option<ProbationOver>,
+}
+
+/// How a probation ended.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ProbationOver {
+    /// Whether the revision before is active again.
+    pub rolled_back: bool,
+    /// Events that were put back for it.
+    pub put_back: u32,
+    /// The change that this rests on.
+    pub after: ChangeNumber,
+}
+
 /// The core refused an activation: one of its bounds is reached.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Refused;
 
-/// The live code of a plugin.
+/// Code of a plugin that has passed staging.
 pub(super) struct Code {
     /// The compiled component.
     pub compiled: Compiled,
+    /// SHA-256 of the component.
+    pub digest: [u8; 32],
+    /// The version in its manifest.
+    pub version: Arc<str>,
     /// What it may do.
     pub grants: Grants,
-    /// A warm instance; `None` while a call has it and after it died.
-    pub instance: Option<Instance>,
+    /// Whether it has an HTTP service.
+    pub serves: bool,
 }
 
-/// Counters since the broker started, and the last failure.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Counts {
-    /// Events handled.
-    pub handled: u64,
-    /// Times an event failed and was put back.
-    pub retried: u64,
-    /// Events given up.
-    pub dead_lettered: u64,
-    /// Calls of the handler.
-    pub calls: u64,
-    /// Calls that trapped, ran out of time or memory.
-    pub failed_calls: u64,
-    /// Time spent in calls, in microseconds.
-    pub call_us: u64,
-    /// Messages published.
-    pub published: u64,
-    /// Publishes refused for want of a grant.
-    pub denied: u64,
-    /// The last failure: when and why.
-    pub last_failure: Option<Failure>,
-}
-
-/// A failure, for the operator.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Failure {
-    /// When, in milliseconds since the Unix epoch.
-    pub at: u64,
-    /// Why.
-    pub reason: String,
+/// What a plugin is made with.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PluginOptions {
+    /// Failures in a row that open the breaker.
+    pub breaker_failures: u32,
+    /// Events to remember.
+    pub recent_events: usize,
+    /// Bytes of them.
+    pub recent_bytes: usize,
 }
 
 impl Plugin {
     /// A plugin without code.
-    pub(super) fn new(name: PluginName, breaker_failures: u32) -> Self {
+    pub(super) fn new(name: PluginName, options: PluginOptions) -> Self {
         let run = Run {
-            phase: Phase::Resting,
+            lanes: vec![LaneRun::default()],
+            arrangement: Lanes::default(),
             deploying: false,
             swapping: false,
             paused: false,
             broken: None,
-            breaker: Breaker::new(breaker_failures),
+            breaker: Breaker::new(options.breaker_failures),
             code: None,
             revision: None,
             session: None,
-            isolating: 0,
+            state: None,
             settled: ChangeNumber(0),
-            answered: None,
-            interrupter: None,
+            answers: Answers::default(),
+            service: Service::default(),
+            conflicts: Conflicts::default(),
+            dirty: None,
+            probation: None,
+            canary: None,
+            rolled_back: None,
+            recent: RecentEvents::new(options.recent_events, options.recent_bytes),
+            schedules: Schedules::default(),
             counts: Counts::default(),
         };
-        Self { log: Arc::new(PluginLog::new(name.clone())), name, run: Mutex::new(run), changed: Condvar::new() }
+        let (log, letters) = (Arc::new(PluginLog::new(name.clone())), Mutex::default());
+        Self { name, log, letters, run: Mutex::new(run), changed: Condvar::new() }
     }
 
     /// Looks at or changes how it runs, and wakes who waits for a change.
@@ -182,37 +245,86 @@ impl std::fmt::Debug for Plugin {
     }
 }
 
+impl LaneRun {
+    /// Whether a batch is being handled.
+    pub(super) fn is_busy(&self) -> bool {
+        self.phase == Phase::Busy
+    }
+}
+
 impl Run {
     /// Whether events may be asked for.
     pub(super) fn may_ask(&self) -> bool {
         !self.swapping && !self.paused && self.broken.is_none() && self.breaker.pause().is_none() && self.code.is_some()
     }
 
-    /// Events to ask for: one while a culprit is looked for or the breaker tries again.
-    pub(super) fn batch(&self, most: usize) -> usize {
-        if self.isolating > 0 || self.breaker.is_half_open() { 1 } else { most }
+    /// Events that a lane asks for: one while a culprit is looked for or the breaker tries again.
+    pub(super) fn batch(&self, lane: Lane, most: usize) -> usize {
+        let isolating = self.lanes.get(usize::from(lane.0)).is_some_and(|lane| lane.isolating > 0);
+        if isolating || self.breaker.is_half_open() { 1 } else { most }
+    }
+
+    /// A lane; `None` where the arrangement has none of this number any more.
+    pub(super) fn lane(&mut self, lane: Lane) -> Option<&mut LaneRun> {
+        self.lanes.get_mut(usize::from(lane.0))
+    }
+
+    /// The numbers of all lanes.
+    pub(super) fn lane_numbers(&self) -> impl Iterator<Item = Lane> + use<> {
+        (0..u16::try_from(self.lanes.len()).unwrap_or(u16::MAX)).map(Lane)
+    }
+
+    /// Whether calls may run at the same time, so that what they read has to be noted.
+    pub(super) fn is_concurrent(&self) -> bool {
+        self.lanes.len() > 1
+    }
+
+    /// Whether nothing of it is under way.
+    pub(super) fn is_resting(&self) -> bool {
+        self.lanes.iter().all(|lane| lane.phase == Phase::Resting) && self.service.is_idle()
+    }
+
+    /// Whether a lane is the canary's.
+    pub(super) fn is_canary(&self, lane: Lane) -> bool {
+        self.canary.is_some() && self.arrangement.canary_percent > 0 && lane.0 == self.arrangement.count
+    }
+
+    /// The code that a lane runs.
+    pub(super) fn code_of(&self, lane: Lane) -> Option<Arc<Code>> {
+        match &self.canary {
+            Some(canary) if self.is_canary(lane) => Some(Arc::clone(&canary.code)),
+            Some(_) | None => self.code.clone(),
+        }
+    }
+
+    /// Number and version of the revision that a lane runs.
+    pub(super) fn revision_of(&self, lane: Lane) -> (u32, Arc<str>) {
+        let revision = match &self.canary {
+            Some(canary) if self.is_canary(lane) => Some(&canary.revision),
+            Some(_) | None => self.revision.as_ref(),
+        };
+        revision.map_or_else(|| (0, "".into()), |revision| (revision.number, Arc::clone(&revision.version)))
+    }
+
+    /// Spreads events over lanes in another way, as the core has just been told; all of them rest.
+    pub(super) fn arrange(&mut self, lanes: Lanes) {
+        debug_assert!(self.lanes.iter().all(|lane| lane.phase == Phase::Resting), "no batch is out");
+        self.arrangement = lanes;
+        let count = usize::from(lanes.count.max(1)) + usize::from(lanes.canary_percent > 0);
+        self.lanes = (0..count).map(|_| LaneRun { settled: self.settled, ..LaneRun::default() }).collect();
+        self.conflicts = Conflicts::default();
+    }
+
+    /// Interrupts every call that is under way.
+    pub(super) fn interrupt(&mut self) {
+        for interrupter in self.lanes.iter_mut().filter_map(|lane| lane.interrupter.take()) {
+            interrupter.interrupt();
+        }
+        self.service.interrupt();
     }
 
     /// Notes a failure, for the operator.
     pub(super) fn note_failure(&mut self, now: Timestamp, reason: &str) {
         self.counts.last_failure = Some(Failure { at: now.0, reason: reason.to_owned() });
-    }
-
-    /// What it is doing, in a word and, where it is not running, a reason.
-    pub(super) fn status(&self) -> (&'static str, Option<String>) {
-        if let Some(reason) = &self.broken {
-            return ("broken", Some(reason.clone()));
-        }
-        if self.swapping {
-            return ("swapping", None);
-        }
-        if self.paused {
-            return ("paused", Some("paused by the operator".to_owned()));
-        }
-        if let Some((until, reason)) = self.breaker.pause() {
-            let left_s = until.since_ms(wall_clock()).div_ceil(1_000);
-            return ("stopped", Some(format!("{reason}; tried again in {left_s} s")));
-        }
-        if self.breaker.is_half_open() { ("probing", None) } else { ("running", None) }
     }
 }

@@ -1,24 +1,32 @@
 //! The threads that run guest calls, and the queue before them.
 //!
 //! A batch waits here for two things: for the commit of what its plugin did before (until then its state cannot be
-//! read), and for a free thread. While the store is failing no state can be read, and all batches wait. A guest never runs on a worker or on the store's thread.
+//! read), and for a free thread. While the store is failing no state can be read, and all
+//! batches wait. A guest never runs on a worker or on the store's thread.
 //!
-//! Bounded by construction: at most one batch of each plugin is out of the core at a time.
+//! Batches of plugins that may wait for others in a call, as for HTTP, wait here for their commit only, and then get threads
+//! of their own ([`Threads`]), so that they starve nobody.
+//!
+//! Bounded by construction: at most one batch of each lane of a plugin is out of the core at a time.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use vespiary_core::ChangeNumber;
-use vespiary_core::event::InboxEvent;
+use vespiary_core::event::{InboxEvent, Lane};
 
 use super::plugin::Plugin;
 
-/// A batch for one plugin.
+/// A batch for one lane of a plugin.
 #[derive(Debug)]
 pub(super) struct Job {
     /// Whose events they are.
     pub plugin: Arc<Plugin>,
+    /// The lane.
+    pub lane: Lane,
+    /// Whether the call may wait for others, so that it needs a thread of its own.
+    pub may_wait: bool,
     /// The events, never none.
     pub events: Vec<InboxEvent>,
 }
@@ -35,6 +43,8 @@ pub(super) struct Pool {
 struct Queue {
     /// Batches that can run.
     ready: VecDeque<Job>,
+    /// Batches that can run, each on a thread of its own.
+    waiting: VecDeque<Job>,
     /// Batches that wait for a change to be durable.
     parked: Vec<(ChangeNumber, Job)>,
     /// The last change known to be durable.
@@ -53,11 +63,16 @@ impl Pool {
             return;
         }
         if after <= queue.durable {
-            queue.ready.push_back(job);
+            queue.push(job);
             self.changed.notify_all();
         } else {
             queue.parked.push((after, job));
         }
+    }
+
+    /// The last change known to be durable.
+    pub(super) fn known_durable(&self) -> ChangeNumber {
+        self.lock().durable
     }
 
     /// Queues a batch again whose state could not be read. It runs when the store is back.
@@ -65,7 +80,11 @@ impl Pool {
         let mut queue = self.lock();
         if !queue.stopping {
             queue.held = true;
-            queue.ready.push_front(job);
+            if job.may_wait {
+                queue.waiting.push_front(job);
+            } else {
+                queue.ready.push_front(job);
+            }
         }
     }
 
@@ -82,7 +101,7 @@ impl Pool {
         let mut still_parked = Vec::with_capacity(queue.parked.len());
         for (after, job) in std::mem::take(&mut queue.parked) {
             if after <= number {
-                queue.ready.push_back(job);
+                queue.push(job);
             } else {
                 still_parked.push((after, job));
             }
@@ -100,6 +119,22 @@ impl Pool {
             }
             if !queue.held
                 && let Some(job) = queue.ready.pop_front()
+            {
+                return Some(job);
+            }
+            queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// The next batch that needs a thread of its own; like [`Pool::next`], for the one thread that hands these out.
+    pub(super) fn next_waiting(&self) -> Option<Job> {
+        let mut queue = self.lock();
+        loop {
+            if queue.stopping {
+                return None;
+            }
+            if !queue.held
+                && let Some(job) = queue.waiting.pop_front()
             {
                 return Some(job);
             }
@@ -126,6 +161,7 @@ impl Pool {
         let mut queue = self.lock();
         queue.stopping = true;
         queue.ready.clear();
+        queue.waiting.clear();
         queue.parked.clear();
         self.changed.notify_all();
     }
@@ -140,14 +176,28 @@ impl Pool {
     }
 }
 
+impl Queue {
+    /// Adds a batch that can run.
+    fn push(&mut self, job: Job) {
+        if job.may_wait {
+            self.waiting.push_back(job);
+        } else {
+            self.ready.push_back(job);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use vespiary_core::event::PluginName;
 
+    use super::super::plugin::PluginOptions;
     use super::*;
 
     fn job(name: &str) -> Job {
-        Job { plugin: Arc::new(Plugin::new(PluginName(name.into()), 1)), events: Vec::new() }
+        let options = PluginOptions { breaker_failures: 1, recent_events: 0, recent_bytes: 0 };
+        let plugin = Arc::new(Plugin::new(PluginName(name.into()), options));
+        Job { plugin, lane: Lane(0), may_wait: name.starts_with("waits"), events: Vec::new() }
     }
 
     /// The plugins whose batches run now, in order.
@@ -178,5 +228,14 @@ mod tests {
         pool.put_back(job("d"));
         pool.stop();
         assert!(pool.next().is_none());
+    }
+    #[test]
+    fn batches_that_may_wait_are_not_among_the_others() {
+        let pool = Pool::default();
+        pool.submit(job("waits-a"), ChangeNumber(1));
+        pool.submit(job("b"), ChangeNumber(1));
+        pool.durable(ChangeNumber(1));
+        assert_eq!(run_all(&pool), ["b"]);
+        assert_eq!(pool.next_waiting().map(|job| job.plugin.name.0.to_string()).as_deref(), Some("waits-a"));
     }
 }

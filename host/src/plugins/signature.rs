@@ -7,7 +7,9 @@
 
 use ed25519_dalek::{Signature, Signer as _, SigningKey};
 use sha2::{Digest, Sha256};
+use vespiary_core::event::Revision;
 
+use super::Plugins;
 use super::sections::{custom_sections, with_custom_section};
 use crate::config::PublicKey;
 
@@ -76,6 +78,14 @@ impl Signers {
             Ok(()) => Ok(Some(signed.key)),
             Err(_) => Err(SignatureError::Wrong(signed.key)),
         }
+    }
+}
+
+impl Plugins {
+    /// Who signed the code of a revision, if somebody did and it is still there.
+    pub(super) fn signer_of(&self, revision: &Revision) -> Option<String> {
+        let component = self.store.components().get(&revision.digest).ok()??;
+        Signers::default().check(&component).ok()?.map(|key| key.to_string())
     }
 }
 

@@ -164,9 +164,7 @@ impl Batch {
         match change {
             Change::IdentifiersReserved { below } => self.identifiers_below = Some(below),
             Change::SessionStored { session, record } => self.session(session).record = Some(record),
-            Change::SessionRemoved { session } => {
-                *self.session(session) = SessionBatch { removed: true, ..SessionBatch::default() };
-            }
+            Change::SessionRemoved { session } => *self.session(session) = SessionBatch::removed(),
             Change::Subscribed { session, filter, subscription } => {
                 self.session(session).subscriptions.insert(filter, Some(subscription));
             }
@@ -205,17 +203,17 @@ impl Batch {
                 self.retained.insert(topic, None);
             }
             Change::PluginActivated { plugin, session, revision, state, probation } => {
-                self.end_stage(Some(PluginChange::Activated { plugin, session, revision, state, probation }));
+                self.end_stage(PluginChange::Activated { plugin, session, revision, state, probation });
             }
-            Change::PluginRemoved { plugin } => self.end_stage(Some(PluginChange::Removed { plugin })),
+            Change::PluginRemoved { plugin } => self.end_stage(PluginChange::Removed { plugin }),
             Change::GenerationBegun { plugin, state } => {
-                self.end_stage(Some(PluginChange::GenerationBegun { plugin, state }));
+                self.end_stage(PluginChange::GenerationBegun { plugin, state })
             }
             Change::GenerationDropped { plugin, state } => {
-                self.end_stage(Some(PluginChange::GenerationDropped { plugin, state }));
+                self.end_stage(PluginChange::GenerationDropped { plugin, state });
             }
             Change::ProbationEnded { plugin, session, undone } => {
-                self.end_stage(Some(PluginChange::ProbationEnded { plugin, session, undone }));
+                self.end_stage(PluginChange::ProbationEnded { plugin, session, undone });
             }
             Change::StateWritten { state, write, undo } => self.write_state(state, write, undo),
             Change::TimerSet { session, name, timer } => {
@@ -238,10 +236,9 @@ impl Batch {
     }
 
     /// What comes is not coalesced with what has come so far.
-    fn end_stage(&mut self, plugin: Option<PluginChange>) {
-        let mut stage = std::mem::take(&mut self.last);
-        stage.plugin = plugin;
-        self.earlier.push(stage);
+    fn end_stage(&mut self, plugin: impl Into<Option<PluginChange>>) {
+        let Stage { sessions, .. } = std::mem::take(&mut self.last);
+        self.earlier.push(Stage { sessions, plugin: plugin.into() });
         // What has come so far is in the database by then.
         self.before = self.after;
     }
@@ -274,6 +271,11 @@ impl Batch {
 }
 
 impl SessionBatch {
+    /// Of a session that is gone.
+    fn removed() -> Self {
+        Self { removed: true, ..Self::default() }
+    }
+
     fn is_empty(&self) -> bool {
         !self.removed
             && self.record.is_none()

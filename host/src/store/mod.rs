@@ -46,7 +46,7 @@ pub use components::Components;
 pub use error::{LockHolder, StoreError};
 pub use loader::{LoadAnswer, LoadRequest, LoadStatistics};
 pub use record::InvalidRow;
-pub use snapshot::StateSnapshot;
+pub use snapshot::{StateEntry, StateSnapshot, StateValue};
 
 use crate::clock::wall_clock;
 use committer::{Committer, Found, Pauses};

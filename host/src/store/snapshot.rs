@@ -13,6 +13,12 @@ use super::error::StoreError;
 use super::record::{self, DeadLetterRow, RevisionRow, StateRow};
 use super::tables::{Bytes, DEAD_LETTERS, PLUGIN_REVISIONS, PLUGIN_STATE, STATE_BYTES};
 
+/// A key of a plugin's state, its value, and when that expires; `None` for never.
+pub type StateEntry = (String, Vec<u8>, Option<Timestamp>);
+
+/// A value of a plugin's state, and when it expires; `None` for never.
+pub type StateValue = (Vec<u8>, Option<Timestamp>);
+
 /// A generation of a plugin's state as it was committed when the snapshot was taken, without what had expired. Keep it for
 /// one batch only.
 pub struct StateSnapshot {
@@ -47,6 +53,13 @@ impl StateSnapshot {
         Ok(self.living(value.value())?.map(|row| row.bytes.to_vec()))
     }
 
+    /// The value of a key, if it has one, and when it expires.
+    pub fn entry(&self, key: &str) -> Result<Option<StateValue>, StoreError> {
+        let value = self.table.get((self.state, key)).map_err(StoreError::database("read", &self.path))?;
+        let Some(value) = value else { return Ok(None) };
+        Ok(self.living(value.value())?.map(|row| (row.bytes.to_vec(), row.expires_at)))
+    }
+
     /// Up to `limit` keys that begin with `prefix`, with their values, in the order of keys; from the first key greater
     /// than `after` if it is given.
     pub fn scan(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
@@ -55,11 +68,7 @@ impl StateSnapshot {
 
     /// Up to `limit` keys, with their values and when these expire, in the order of keys; from the first key greater than
     /// `after` if it is given.
-    pub fn entries(
-        &self,
-        after: Option<&str>,
-        limit: usize,
-    ) -> Result<Vec<(String, Vec<u8>, Option<Timestamp>)>, StoreError> {
+    pub fn entries(&self, after: Option<&str>, limit: usize) -> Result<Vec<StateEntry>, StoreError> {
         self.read("", after, limit, |key, row| (key.to_owned(), row.bytes.to_vec(), row.expires_at))
     }
 

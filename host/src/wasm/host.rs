@@ -144,6 +144,11 @@ impl MemoryLimiter {
         let WasmLimits { memory_bytes, table_elements, .. } = *limits;
         Self { memory_bytes, table_elements, used_bytes: 0, used_elements: 0, refused: false }
     }
+
+    /// Bytes of linear memory granted.
+    pub(super) fn used_bytes(&self) -> usize {
+        self.used_bytes
+    }
 }
 
 impl ResourceLimiter for MemoryLimiter {

@@ -48,7 +48,6 @@ impl Http {
     /// Forgets what belongs to an earlier call.
     pub(super) fn begin_call(&mut self) {
         self.outgoing.begin_call();
-        self.reply.forget();
     }
 
     /// How many requests were denied since this was asked.
@@ -119,7 +118,8 @@ impl Reply {
         }
     }
 
-    fn forget(&self) {
+    /// A request begins: what an earlier one left is gone.
+    pub(super) fn await_answer(&self) {
         *self.lock() = Answer::Awaited;
     }
 

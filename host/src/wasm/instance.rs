@@ -133,6 +133,11 @@ impl Instance {
         self.begins.load(Ordering::Relaxed) == Begins::Always as u8
     }
 
+    /// Bytes of linear memory that it has.
+    pub fn memory_bytes(&self) -> usize {
+        self.store.data().memory.used_bytes()
+    }
+
     /// Ends what the instance is doing, from another thread.
     pub fn interrupter(&self) -> Interrupter {
         self.store.data().time.interrupter(self.store.engine().weak())

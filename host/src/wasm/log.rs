@@ -329,7 +329,7 @@ mod tests {
             "with [secret token]: a [secret token], 123",
             "stdout: it is [secret token]",
             "stdout: [secret key]",
-            "stderr: panicked at [secret token]",
+            "stderr: panicked at [secret toke...",
             "stdout: and [secret token] again",
             "stderr: 0123456789012345[secret ...",
         ];

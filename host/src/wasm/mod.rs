@@ -43,7 +43,7 @@ mod limits;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use batch::{EventResult, Handled};
 pub use component::Compiled;

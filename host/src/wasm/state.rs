@@ -36,6 +36,6 @@ impl StateRead for StateSnapshot {
     }
 
     fn usage(&self) -> Result<u64, StateUnavailable> {
-        Ok(0)
+        self.usage().map_err(|error| StateUnavailable(error.to_string()))
     }
 }

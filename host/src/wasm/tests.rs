@@ -54,7 +54,8 @@ fn guests() -> &'static Path {
     })
 }
 
-fn guest(name: &str) -> Vec<u8> {
+/// The component of a guest.
+pub(crate) fn guest(name: &str) -> Vec<u8> {
     let path = guests().join(format!("{name}.wasm"));
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }

@@ -43,7 +43,7 @@ pub(super) fn explain(error: &wasmtime::Error, state: &HostState) -> CallError {
     CallError::Trap(Box::new(TrapReport {
         kind: kind(error),
         panic: state.log.panic_message().map(|message| state.log.blotted(message)),
-        frames: error.downcast_ref::<WasmBacktrace>().map(frames).unwrap_or_default(),
+        frames: error.downcast_ref::<WasmBacktrace>().map(|trace| frames(&trace.to_string())).unwrap_or_default(),
     }))
 }
 
@@ -60,14 +60,14 @@ fn kind(error: &wasmtime::Error) -> String {
 }
 
 /// The innermost functions, demangled, with file and line where the component tells them. The engine demangles names only where
-/// it prints a backtrace: a line `  0: 0x1234 - module!function` for each frame, and `at file:line:column` below it.
-fn frames(backtrace: &WasmBacktrace) -> Vec<String> {
-    let text = backtrace.to_string();
+/// it prints a backtrace: for each frame a line `  0: 0x1234 - module!function`, or without the module where file and line are
+/// known, which follow as `at file:line:column`; what was inlined comes as `- function`.
+fn frames(backtrace: &str) -> Vec<String> {
     let mut frames: Vec<String> = Vec::new();
-    let mut lines = text.lines().skip(1).peekable();
+    let mut lines = backtrace.lines().skip(1).map(str::trim).peekable();
     while let Some(line) = lines.next() {
-        let Some(name) = line.split_once('!').map(|(_, name)| without_hash(name.trim())) else { continue };
-        let place = lines.peek().and_then(|next| next.trim_start().strip_prefix("at ")).map(place);
+        let Some(name) = name(line) else { continue };
+        let place = lines.peek().and_then(|next| next.strip_prefix("at ")).map(place);
         if PANIC_MACHINERY.iter().any(|machinery| name.contains(machinery)) {
             continue;
         }
@@ -85,6 +85,20 @@ fn frames(backtrace: &WasmBacktrace) -> Vec<String> {
     frames
 }
 
+/// The function that a line of a backtrace names, if it names one.
+fn name(line: &str) -> Option<&str> {
+    let numbered = line.split_once(": ").filter(|(number, _)| number.bytes().all(|byte| byte.is_ascii_digit()));
+    let rest = match numbered {
+        Some((_, rest)) => rest
+            .split_once(" - ")
+            .filter(|(offset, _)| offset.trim_start().starts_with("0x"))
+            .map_or(rest, |(_, name)| name),
+        None => line.strip_prefix("- ")?,
+    };
+    let named_by_module = rest.split_once('!').filter(|(module, _)| !module.contains("::") && !module.contains(' '));
+    Some(without_hash(named_by_module.map_or(rest, |(_, name)| name)))
+}
+
 /// A place in the sources, from the last folder that is named `src`: what comes before it is of the machine that built the component.
 fn place(place: &str) -> &str {
     place.rfind("/src/").map_or(place, |at| &place[at + 1..])
@@ -95,5 +109,33 @@ fn without_hash(name: &str) -> &str {
     match name.rsplit_once("::h") {
         Some((name, hash)) if hash.len() == 16 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()) => name,
         _ => name,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_named_with_their_places_where_these_are_known() {
+        let backtrace = "error while executing at wasm backtrace:
+    0:   0x8a1f - plugin.wasm!__rustc::rust_panic
+    1:   0x71c2 - core::panicking::panic_fmt::h0123456789abcdef
+                    at /rustc/59807616/library/core/src/panicking.rs:80:14
+    2:    0x91a - inlined::deeper
+                    at /home/ada/plugin/src/rules.rs:7:9
+                - plugin::vibration::h0123456789abcdef
+                    at /home/ada/plugin/src/lib.rs:31:5
+    3:    0xa00 - plugin.wasm!<fn() -> ! as core::ops::FnOnce>::call
+    4:    0xa00 - plugin.wasm!handle
+note: using the environment variable may show more";
+        let expected = [
+            "inlined::deeper at src/rules.rs:7:9",
+            "plugin::vibration at src/lib.rs:31:5",
+            "<fn() -> ! as core::ops::FnOnce>::call",
+            "handle",
+        ];
+        assert_eq!(frames(backtrace), expected);
+        assert_eq!(frames(""), [] as [&str; 0]);
     }
 }

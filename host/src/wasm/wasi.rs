@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio::io::AsyncWrite;
 use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
-use wasmtime_wasi::p2::bindings::io::{poll as pollable, streams as stream};
+use wasmtime_wasi::p2::bindings::io::{error, poll as pollable, streams as stream};
 use wasmtime_wasi::p2::bindings::sync::io::{poll, streams};
 use wasmtime_wasi::p2::{
     DynInputStream, DynOutputStream, DynPollable, OutputStream, Pollable, StreamError, StreamResult, add_to_linker_sync,
@@ -21,6 +21,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView, async_trait}
 
 use super::deadline::CallTime;
 use super::engine::TICK;
+use super::error::bounded;
 use super::host::HostState;
 use super::http::Reply;
 use super::log::{GuestLog, Printed};
@@ -32,12 +33,16 @@ const RANDOM_BYTES: u64 = 64 << 10;
 /// Bytes that a guest may print at once.
 const PRINT_BYTES: usize = 64 << 10;
 
+/// Longest description of an error of a stream in bytes.
+const ERROR_BYTES: usize = 512;
+
 /// Offers the virtual WASI to guests.
 pub(super) fn add_to_linker(linker: &mut Linker<HostState>) -> wasmtime::Result<()> {
     add_to_linker_sync(linker)?;
     linker.allow_shadowing(true);
     poll::add_to_linker::<HostState, BoundedWaiting>(linker, waiting)?;
     streams::add_to_linker::<HostState, BoundedWaiting>(linker, waiting)?;
+    error::add_to_linker::<HostState, BoundedWaiting>(linker, waiting)?;
     linker.allow_shadowing(false);
     Ok(())
 }
@@ -71,7 +76,7 @@ impl HasData for BoundedWaiting {
     type Data<'a> = Waiting<'a>;
 }
 
-/// `wasi:io/poll` and `wasi:io/streams`, whose waits end with the call.
+/// `wasi:io`, whose waits end with the call.
 struct Waiting<'a> {
     /// The instance's pollables and streams.
     table: &'a mut ResourceTable,
@@ -105,6 +110,20 @@ impl poll::HostPollable for Waiting<'_> {
 
     fn drop(&mut self, pollable: Resource<DynPollable>) -> wasmtime::Result<()> {
         pollable::HostPollable::drop(self.table, pollable)
+    }
+}
+
+impl error::Host for Waiting<'_> {}
+
+impl error::HostError for Waiting<'_> {
+    /// In words that say nothing of the host: the standard's own may come with a backtrace.
+    fn to_debug_string(&mut self, error: Resource<error::Error>) -> wasmtime::Result<String> {
+        Ok(bounded(&format!("{:#}", self.table.get(&error)?), ERROR_BYTES))
+    }
+
+    fn drop(&mut self, error: Resource<error::Error>) -> wasmtime::Result<()> {
+        self.table.delete(error)?;
+        Ok(())
     }
 }
 

@@ -1,9 +1,9 @@
 //! Answers HTTP requests, and sends some.
 //!
-//! `/echo` gives back method, headers and body; `/count` adds to the state key `visits` and publishes the sum; `/fetch` sends what the
-//! header `x-url` names (with the body of the request, if it has one) and gives back status and body, or the error; `/large`
-//! writes as many bytes as the header `x-bytes` says; `/silent` gives no response, `/unfinished` one whose body does not end,
-//! `/panic` panics, `/spin` never ends.
+//! `/echo` gives back method, headers and body; `/count` adds to the state key `visits` and publishes the sum; `/fetch` sends what
+//! the header `x-url` names (with the body of the request, if it has one, or `x-bytes` bytes) and gives back status and body, or
+//! the error; `/large` writes as many bytes as the header `x-bytes` says; `/silent` gives no response, `/unfinished` one whose body
+//! does not end, `/panic` panics, `/spin` never ends.
 
 #![cfg(target_arch = "wasm32")]
 
@@ -72,6 +72,7 @@ impl incoming_handler::Guest for Plugin {
             }
             "/count" => reply(response, 200, &[], count().as_bytes().chunks(4096)),
             "/fetch" => {
+                let body = header("x-bytes").parse().map_or(body, |bytes| vec![b'x'; bytes]);
                 let (status, text) = match fetch(&header("x-url"), &body) {
                     Ok((status, text)) => (status, text),
                     Err(reason) => (502, reason.into_bytes()),

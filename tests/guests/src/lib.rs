@@ -7,6 +7,7 @@
 #![cfg(target_arch = "wasm32")]
 
 pub mod ledger;
+pub mod swaps;
 
 /// Generated from `wit/`.
 #[expect(missing_docs, reason = "generated; the contract itself is documented")]

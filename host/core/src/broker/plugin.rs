@@ -68,6 +68,7 @@ impl Broker {
         inbox.state = state;
         inbox.generation = None;
         inbox.probation = previous.clone().map(|previous| Box::new(Probation::new(previous)));
+        inbox.forgive();
         if inbox.arrangement() != lanes {
             inbox.arrange(lanes);
         }

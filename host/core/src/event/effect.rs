@@ -102,7 +102,8 @@ pub struct InboxEvent {
     pub qos: Qos,
     /// Whether this is a retained message, sent because the plugin had just subscribed.
     pub retain: bool,
-    /// Times it was handed out and failed since the broker started; handing it back untouched does not count.
+    /// Times it was handed out and failed since the broker started or the revision became active; handing it back
+    /// untouched does not count.
     pub attempt: u32,
     /// Whether a revision that was rolled back has handled it before: its writes are wanted, and what it publishes has
     /// gone out already.

@@ -235,6 +235,11 @@ impl Inbox {
         self.take_in(events);
     }
 
+    /// Forgets what failed, for other code is to handle it: those events are as new, and due at once.
+    pub(crate) fn forgive(&mut self) {
+        self.lanes.iter_mut().for_each(InboxLane::forgive);
+    }
+
     /// Adds events that belong among those that are there.
     pub(crate) fn insert(&mut self, events: impl IntoIterator<Item = Event>) {
         let mut all = self.take_all();
@@ -363,6 +368,11 @@ impl EventKey {
 }
 
 impl Event {
+    /// The event as if it had not failed.
+    fn forgiven(self) -> Self {
+        Self { attempt: 0, not_before: Timestamp(0), ..self }
+    }
+
     fn hand_out(&self) -> InboxEvent {
         InboxEvent {
             sequence: self.sequence,

@@ -157,6 +157,29 @@ fn a_probation_that_kept_enough_is_passed() {
 }
 
 #[test]
+fn events_that_failed_are_as_new_to_the_next_revision() {
+    check(
+        "
+        c connects
+            c is new
+        plugin p runs 1 in/# 1
+            p runs 1 *
+        c publishes in/1 a
+        c publishes in/2 b
+        c publishes in/1 c
+        plugin p takes 2
+            p handles in/1=a in/2=b
+        plugin p settles retry:60 retry:60
+            p has settled
+        plugin p runs 2 in/# 1
+            p runs 2 *
+        plugin p takes 9
+            p handles in/1=a in/2=b in/1=c
+        ",
+    );
+}
+
+#[test]
 fn a_further_activation_ends_a_probation() {
     check(
         "

@@ -43,6 +43,11 @@ impl Plugin {
         self.attempts.clear();
     }
 
+    /// Its code is another: what failed is as new.
+    pub fn is_swapped(&mut self) {
+        self.attempts.clear();
+    }
+
     /// How its events are spread.
     pub fn lanes() -> Lanes {
         Lanes { count: LANES, ..Lanes::default() }

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
-/// How long one request may take; a deploy compiles and waits for a call to end.
+/// How long one request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long a deploy may: an interpreter of another language is compiled for minutes on a small machine.
+const DEPLOY_TIMEOUT: Duration = Duration::from_secs(900);
 
 /// Nobody answers.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +52,7 @@ impl AdminClient {
     /// Deploys a component; `query` is empty or begins with `?`.
     pub(in crate::cli) fn post_component(&self, component: &[u8], query: &str) -> anyhow::Result<String> {
         let request = self.agent.post(format!("{}/api/v1/plugins{query}", self.base));
+        let request = request.config().timeout_global(Some(DEPLOY_TIMEOUT)).build();
         self.answer(request.header("content-type", "application/wasm").send(component))
     }
 

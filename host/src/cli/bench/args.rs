@@ -1,5 +1,6 @@
 //! The flags of `bench`, and the [`Plan`] that they come to.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use anyhow::ensure;
@@ -13,15 +14,18 @@ use crate::cli::connection::{Version, parse_qos};
 /// Unacknowledged publishes of one connection in the open loop; the broker's Receive Maximum lowers it (5.0).
 const OPEN_LOOP_WINDOW: u32 = 512;
 
-/// Flags of `bench`.
-#[derive(Debug, clap::Args)]
-pub(in super::super) struct BenchArgs {
-    #[command(subcommand)]
-    scenario: Scenario,
-}
+/// Messages of one publisher under way in the closed loop, unless told.
+const WINDOW: u32 = 64;
 
+/// The same for a service: as many as may be unhandled, by eight publishers.
+const SERVICE_WINDOW: u32 = 512;
+
+/// One of so many readings is far beyond normal, unless told.
+const ALARMING_EVERY: u64 = 1_000;
+
+/// What to measure: a stream of messages.
 #[derive(Debug, clap::Subcommand)]
-enum Scenario {
+pub(super) enum Scenario {
     /// Each publisher has one subscriber
     P2p {
         /// Publishers, and subscribers
@@ -52,34 +56,52 @@ enum Scenario {
         #[command(flatten)]
         load: Load,
     },
-    /// Readings of many assets through a plugin with durable state, QoS 1; counts what it publishes
-    Service {
-        /// Connections that publish
-        #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-        publishers: u32,
-        /// Assets, each with its own topic and its own count of readings
-        #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-        assets: u32,
-        /// Where readings go; `{id}` stands for the asset
-        #[arg(long, value_name = "TOPIC", default_value = "assets/{id}/vibration")]
-        topic: String,
-        /// What the plugin publishes
-        #[arg(long, value_name = "FILTER")]
-        expect_topic: Option<String>,
-        /// It publishes once for so many readings; with this, unhandled readings are bounded and outputs checked
-        #[arg(long, value_name = "N", requires = "expect_topic", value_parser = clap::value_parser!(u64).range(1..))]
-        expect_every: Option<u64>,
-        /// Readings that may be unhandled, judged by the plugin's outputs
-        #[arg(long, value_name = "READINGS", default_value_t = 20_000, requires = "expect_every")]
-        backlog: u64,
-        #[command(flatten)]
-        load: Load,
-    },
+    /// Readings of many assets through a service with durable state, QoS 1; checks what it publishes and keeps
+    Service(ServiceArgs),
+}
+
+/// Flags of `bench service`.
+#[derive(Debug, clap::Args)]
+pub(super) struct ServiceArgs {
+    /// Connections that publish
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    publishers: u32,
+    /// Assets, each with its own topic
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    assets: u32,
+    /// Take the assets at random instead of in turn
+    #[arg(long)]
+    random: bool,
+    /// Begin with a reading of each asset, so that all have a record before anything is measured
+    #[arg(long)]
+    fill: bool,
+    /// Where readings go; `{id}` stands for the asset
+    #[arg(long, value_name = "TOPIC", default_value = "assets/{id}/vibration")]
+    topic: String,
+    /// Where the service publishes an alert for each reading that is far beyond normal, with the reading's `seq`
+    #[arg(long, value_name = "FILTER")]
+    expect_topic: Option<String>,
+    /// One of so many readings is far beyond normal; with this, each alert is awaited, and what is unhandled or
+    /// undelivered is bounded
+    #[arg(long, value_name = "N", requires = "expect_topic", value_parser = clap::value_parser!(u64).range(1..))]
+    expect_every: Option<u64>,
+    /// Readings that may be unhandled or their alerts undelivered, judged by the alerts that came
+    #[arg(long, value_name = "READINGS", default_value_t = 4_096, requires = "expect_every")]
+    backlog: u64,
+    /// At the end ask here what the service keeps of each asset, and compare the number of readings with what was sent;
+    /// `{id}` stands for the asset. The service must have begun without state
+    #[arg(long, value_name = "TOPIC", requires = "inspect_answers")]
+    inspect: Option<String>,
+    /// Where it answers, with `asset` and `readings`
+    #[arg(long, value_name = "FILTER", requires = "inspect")]
+    inspect_answers: Option<String>,
+    #[command(flatten)]
+    pub(super) load: Load,
 }
 
 #[derive(Debug, clap::Args)]
 #[command(disable_version_flag = true)] // -V is the protocol's here.
-struct Load {
+pub(super) struct Load {
     /// Address of the broker
     #[arg(long, value_name = "ADDR:PORT", env = "VESPIARY_MQTT", default_value = "127.0.0.1:1883")]
     mqtt: String,
@@ -94,11 +116,11 @@ struct Load {
     payload: u32,
     /// Open loop: messages a second, from all publishers together
     #[arg(long, value_name = "PER_SECOND", conflicts_with = "window", value_parser = parse_rate)]
-    rate: Option<f64>,
-    /// Closed loop: messages of one publisher under way. The broker's Receive Maximum lowers it (5.0); a 3.1.1 broker
+    pub(super) rate: Option<f64>,
+    /// Closed loop: messages of one publisher under way; 64 unless told, 512 for a service. The broker's Receive Maximum lowers it (5.0); a 3.1.1 broker
     /// cannot say what it takes, and Mosquitto by default drops QoS 2 publishes beyond 20
-    #[arg(long, value_name = "MESSAGES", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=30_000))]
-    window: u32,
+    #[arg(long, value_name = "MESSAGES", value_parser = clap::value_parser!(u32).range(1..=30_000))]
+    window: Option<u32>,
     /// How long to measure
     #[arg(long, value_name = "SECONDS", default_value_t = 10.0, conflicts_with = "count", value_parser = parse_seconds)]
     seconds: f64,
@@ -111,12 +133,15 @@ struct Load {
     /// Process of the broker on this machine, for its CPU time and memory
     #[arg(long, value_name = "PID")]
     broker_pid: Option<u32>,
+    /// Process of a service beside the broker, likewise
+    #[arg(long, value_name = "PID")]
+    service_pid: Option<u32>,
     /// Subscribers have durable sessions, so that every message at QoS 1 and 2 is on disk before it is acknowledged
     #[arg(long)]
     durable: bool,
     /// Print one JSON object on one line
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 /// What is to be done.
@@ -150,6 +175,8 @@ pub(super) struct Plan {
     pub(super) warm_up: Duration,
     /// The broker's process.
     pub(super) broker_pid: Option<u32>,
+    /// The process of a service beside the broker.
+    pub(super) service_pid: Option<u32>,
 }
 
 /// What is published.
@@ -158,7 +185,42 @@ pub(super) enum Content {
     /// A stamp and padding, each publisher to its own topic, or all to one.
     Stamped { topics: Vec<String>, payload_bytes: usize },
     /// JSON readings of assets.
-    Readings { before_id: String, after_id: String, assets: u32, expect_every: Option<u64>, backlog: u64 },
+    Readings(Readings),
+}
+
+/// What readings are published, and what is expected of the service.
+#[derive(Debug, Clone)]
+pub(super) struct Readings {
+    /// Where they go.
+    pub(super) topic: AssetTopic,
+    /// How many assets there are.
+    pub(super) assets: u32,
+    /// Assets come at random, not in turn.
+    pub(super) random: bool,
+    /// Each asset has a reading before anything is measured.
+    pub(super) fill: bool,
+    /// One of so many readings is far beyond normal.
+    pub(super) alarming_every: u64,
+    /// Alerts are expected, and bounded.
+    pub(super) expects_alerts: bool,
+    /// Readings that may be unhandled or their alerts undelivered.
+    pub(super) backlog: u64,
+    /// Where to ask for an asset's state, and where the answer comes.
+    inspect: Option<(AssetTopic, String)>,
+}
+
+impl Readings {
+    /// Where to ask for an asset's state, and where the answer comes.
+    pub(super) fn inspection(&self) -> Option<(&AssetTopic, &str)> {
+        self.inspect.as_ref().map(|(topic, answers)| (topic, answers.as_str()))
+    }
+}
+
+/// A topic with a place for an asset.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct AssetTopic {
+    before_id: String,
+    after_id: String,
 }
 
 /// How long to measure.
@@ -170,18 +232,16 @@ pub(super) enum Extent {
     Messages(u64),
 }
 
-impl BenchArgs {
+impl Scenario {
     /// Whether to print JSON.
     pub(super) fn json(&self) -> bool {
         self.load().json
     }
 
     fn load(&self) -> &Load {
-        match &self.scenario {
-            Scenario::P2p { load, .. }
-            | Scenario::Fanout { load, .. }
-            | Scenario::Fanin { load, .. }
-            | Scenario::Service { load, .. } => load,
+        match self {
+            Scenario::P2p { load, .. } | Scenario::Fanout { load, .. } | Scenario::Fanin { load, .. } => load,
+            Scenario::Service(service) => &service.load,
         }
     }
 
@@ -191,7 +251,7 @@ impl BenchArgs {
         let run = format!("bench/{:08x}", fastrand::u32(..));
         let stamped = |topics| Content::Stamped { topics, payload_bytes: load.payload as usize };
         let numbered = |count: u32| (0..count).map(|number| format!("{run}/{number}")).collect::<Vec<_>>();
-        let (scenario, publishers, fan, filters, content) = match &self.scenario {
+        let (scenario, publishers, fan, filters, content) = match self {
             Scenario::P2p { pairs, .. } => ("p2p", *pairs, 1, numbered(*pairs), stamped(numbered(*pairs))),
             Scenario::Fanout { publishers, subscribers, .. } => {
                 let filters = vec![run.clone(); *subscribers as usize];
@@ -201,63 +261,84 @@ impl BenchArgs {
                 let filters = vec![format!("{run}/#"); *subscribers as usize];
                 ("fanin", *publishers, u64::from(*subscribers), filters, stamped(numbered(*publishers)))
             }
-            Scenario::Service { publishers, expect_topic, .. } => {
-                let filters = expect_topic.iter().cloned().collect();
-                ("service", *publishers, 0, filters, self.readings()?)
-            }
+            Scenario::Service(service) => return service.plan(),
         };
-        for filter in &filters {
-            ensure!(TopicFilter::parse(filter).is_ok(), "{filter:?} is not a topic filter");
-        }
-        Ok(Plan {
+        Ok(load.plan(scenario, publishers, fan, filters, content))
+    }
+}
+
+impl Load {
+    fn plan(&self, scenario: &'static str, publishers: u32, fan: u64, filters: Vec<String>, content: Content) -> Plan {
+        let is_service = matches!(content, Content::Readings(_));
+        let window = self.window.unwrap_or(if is_service { SERVICE_WINDOW } else { WINDOW });
+        Plan {
             scenario,
-            address: load.mqtt.clone(),
-            protocol: load.protocol_version.protocol(),
-            qos: if fan == 0 { Qos::AtLeastOnce } else { load.qos },
+            address: self.mqtt.clone(),
+            protocol: self.protocol_version.protocol(),
+            qos: if is_service { Qos::AtLeastOnce } else { self.qos },
             content,
             publishers: publishers as usize,
             filters,
             fan,
-            window: if load.rate.is_some() { OPEN_LOOP_WINDOW } else { load.window },
-            rate: load.rate,
-            extent: load.count.map_or(Extent::Time(Duration::from_secs_f64(load.seconds)), Extent::Messages),
-            durable: load.durable,
-            warm_up: Duration::from_secs_f64(load.warm_up),
-            broker_pid: load.broker_pid,
-        })
+            window: if self.rate.is_some() { OPEN_LOOP_WINDOW } else { window },
+            rate: self.rate,
+            extent: self.count.map_or(Extent::Time(Duration::from_secs_f64(self.seconds)), Extent::Messages),
+            durable: self.durable,
+            warm_up: Duration::from_secs_f64(self.warm_up),
+            broker_pid: self.broker_pid,
+            service_pid: self.service_pid,
+        }
+    }
+}
+
+impl ServiceArgs {
+    /// What the flags come to.
+    pub(super) fn plan(&self) -> anyhow::Result<Plan> {
+        ensure!(self.publishers <= self.assets, "there are more publishers than assets");
+        let filters: Vec<String> = self.expect_topic.iter().cloned().collect();
+        for filter in filters.iter().chain(&self.inspect_answers) {
+            ensure!(TopicFilter::parse(filter).is_ok(), "{filter:?} is not a topic filter");
+        }
+        let inspect = self.inspect.as_deref().map(AssetTopic::parse).transpose()?;
+        let alarming_every = self.expect_every.unwrap_or(ALARMING_EVERY);
+        let readings = Readings {
+            topic: AssetTopic::parse(&self.topic)?,
+            assets: self.assets,
+            random: self.random,
+            fill: self.fill,
+            alarming_every,
+            expects_alerts: self.expect_every.is_some(),
+            // No less than each publisher needs to come to its next alarming reading.
+            backlog: self.backlog.max(2 * alarming_every * u64::from(self.publishers)),
+            inspect: inspect.zip(self.inspect_answers.clone()),
+        };
+        Ok(self.load.plan("service", self.publishers, 0, filters, Content::Readings(readings)))
+    }
+}
+
+impl AssetTopic {
+    fn parse(text: &str) -> anyhow::Result<Self> {
+        ensure!(Topic::parse(&text.replace("{id}", "0")).is_ok(), "{text:?} is not a topic name");
+        let (before_id, after_id) = text.split_once("{id}").unwrap_or((text, ""));
+        Ok(Self { before_id: before_id.to_owned(), after_id: after_id.to_owned() })
     }
 
-    fn readings(&self) -> anyhow::Result<Content> {
-        let Scenario::Service { assets, topic, expect_every, backlog, publishers, .. } = &self.scenario else {
-            unreachable!("only services take readings");
-        };
-        let (before_id, after_id) = topic.split_once("{id}").unwrap_or((topic, ""));
-        ensure!(Topic::parse(&topic.replace("{id}", "0")).is_ok(), "{topic:?} is not a topic name");
-        ensure!(publishers <= assets, "there are more publishers than assets");
-        Ok(Content::Readings {
-            before_id: before_id.to_owned(),
-            after_id: after_id.to_owned(),
-            assets: *assets,
-            expect_every: *expect_every,
-            backlog: *backlog,
-        })
+    /// Writes the topic of an asset.
+    pub(super) fn write(&self, asset: u32, topic: &mut String) {
+        topic.clear();
+        topic.push_str(&self.before_id);
+        // Writing into memory does not fail.
+        let _ = write!(topic, "press-{asset:06}");
+        topic.push_str(&self.after_id);
     }
 }
 
 impl Content {
-    /// How many readings the plugin publishes once for, if that is known.
-    pub(super) fn expect_every(&self) -> Option<u64> {
+    /// The readings, if it is those.
+    pub(super) fn readings(&self) -> Option<&Readings> {
         match self {
-            Self::Readings { expect_every, .. } => *expect_every,
+            Self::Readings(readings) => Some(readings),
             Self::Stamped { .. } => None,
-        }
-    }
-
-    /// Readings that may be unhandled; never fewer than two outputs are made of.
-    pub(super) fn backlog(&self) -> u64 {
-        match self {
-            Self::Readings { expect_every, backlog, .. } => (*backlog).max(expect_every.unwrap_or(1) * 2),
-            Self::Stamped { .. } => u64::MAX,
         }
     }
 }
@@ -279,12 +360,12 @@ mod tests {
 
     #[derive(Debug, clap::Parser)]
     struct Line {
-        #[command(flatten)]
-        args: BenchArgs,
+        #[command(subcommand)]
+        scenario: Scenario,
     }
 
     fn plan(line: &str) -> anyhow::Result<Plan> {
-        Line::try_parse_from(line.split(' '))?.args.plan()
+        Line::try_parse_from(line.split(' '))?.scenario.plan()
     }
 
     #[test]

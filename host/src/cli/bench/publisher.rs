@@ -36,10 +36,12 @@ enum Source {
 }
 
 struct Readings {
-    /// Numbers of the assets, each with its count of readings.
-    assets: Vec<(u32, u64)>,
-    /// The asset whose turn it is.
+    /// Numbers of the assets.
+    assets: Vec<u32>,
+    /// Whose turn it is, where they come in turn.
     next: usize,
+    /// Assets that a reading has to be sent of before any come at random.
+    unfilled: usize,
     /// When the publish under each packet identifier left.
     sent_ns: Vec<u64>,
     /// The topic, kept for its memory.
@@ -97,7 +99,7 @@ impl Publisher {
             progress.unacknowledged += u32::from(traffic.plan.qos != Qos::AtMostOnce);
             let stamp = Stamp { publisher: self.index as u32, sequence: progress.sent as u32, due_ns };
             traffic.tally.sent += 1;
-            self.source.stage(&traffic.plan, stamp, self.next_id, &mut self.socket.output);
+            self.source.stage(traffic, stamp, self.next_id, &mut self.socket.output);
         }
         false
     }
@@ -131,9 +133,14 @@ impl Source {
                 let prefix = publish_prefix(plan.protocol, &topics[index % topics.len()], plan.qos, *payload_bytes);
                 Self::Stamped { prefix, payload: (0..*payload_bytes).map(|byte| byte as u8).collect() }
             }
-            Content::Readings { assets, .. } => Self::Readings(Readings {
-                assets: (index as u32..*assets).step_by(plan.publishers).map(|asset| (asset, 0)).collect(),
+            Content::Readings(readings) => Self::Readings(Readings {
+                assets: (index as u32..readings.assets).step_by(plan.publishers).collect(),
                 next: 0,
+                unfilled: if readings.fill {
+                    (index..readings.assets as usize).step_by(plan.publishers).len()
+                } else {
+                    0
+                },
                 sent_ns: vec![0; usize::from(u16::MAX) + 1],
                 topic: String::new(),
                 payload: Vec::new(),
@@ -141,48 +148,57 @@ impl Source {
         }
     }
 
-    fn stage(&mut self, plan: &Plan, stamp: Stamp, packet_id: u16, output: &mut Vec<u8>) {
-        match self {
-            Self::Stamped { prefix, payload } => {
+    fn stage(&mut self, traffic: &mut Traffic, stamp: Stamp, packet_id: u16, output: &mut Vec<u8>) {
+        let plan = &traffic.plan;
+        match (self, &plan.content) {
+            (Self::Stamped { prefix, payload }, _) => {
                 stamp.write(payload);
                 output.extend_from_slice(prefix);
                 put_publish_middle(output, plan.protocol, plan.qos, packet_id);
                 output.extend_from_slice(payload);
             }
-            Self::Readings(readings) => {
+            (Self::Readings(readings), Content::Readings(wanted)) => {
                 readings.sent_ns[usize::from(packet_id)] = stamp.due_ns;
-                readings.make(&plan.content);
+                let (seq, alarming) = (traffic.tally.sent, traffic.alerts.is_alarming(stamp));
+                let asset = readings.next_asset(wanted.random);
+                wanted.topic.write(asset, &mut readings.topic);
+                readings.write_payload(asset, seq, alarming);
                 let Readings { topic, payload, .. } = readings;
                 output.extend_from_slice(&publish_prefix(plan.protocol, topic, plan.qos, payload.len()));
                 put_publish_middle(output, plan.protocol, plan.qos, packet_id);
                 output.extend_from_slice(payload);
+                traffic.of_asset[asset as usize] += 1;
+                if alarming && wanted.expects_alerts {
+                    traffic.alerts.expect(seq, stamp);
+                }
+                traffic.note_unhandled();
             }
+            (Self::Readings(_), Content::Stamped { .. }) => unreachable!("readings are made of readings"),
         }
     }
 }
 
 impl Readings {
-    /// Makes the next reading: a machine that vibrates about its normal value, and now and then far beyond it.
-    fn make(&mut self, content: &Content) {
-        let Content::Readings { before_id, after_id, .. } = content else { return };
-        let turn = self.next;
-        self.next = (turn + 1) % self.assets.len();
-        let (asset, sequence) = &mut self.assets[turn];
-        *sequence += 1;
+    fn next_asset(&mut self, random: bool) -> u32 {
+        let at_random = random && self.unfilled == 0;
+        self.unfilled = self.unfilled.saturating_sub(1);
+        let turn = if at_random { fastrand::usize(..self.assets.len()) } else { self.next };
+        self.next = (self.next + 1) % self.assets.len();
+        self.assets[turn]
+    }
+
+    /// Writes a reading: a machine that vibrates about its normal value, or far beyond it. `seq` names it in its alert.
+    fn write_payload(&mut self, asset: u32, seq: u64, alarming: bool) {
         let noise = fastrand::f64();
-        let mm_s = if fastrand::u32(..1000) == 0 { 12.0 + noise } else { 2.0 + noise * 0.5 };
+        let mm_s = if alarming { 12.0 + noise } else { 2.0 + noise * 0.5 };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-        self.topic.clear();
         self.payload.clear();
-        self.topic.push_str(before_id);
         // Writing into memory does not fail.
-        let _ = std::fmt::Write::write_fmt(&mut self.topic, format_args!("press-{asset:06}"));
         let _ = write!(
             self.payload,
-            r#"{{"asset":"press-{asset:06}","seq":{sequence},"ts":{now},"mm_s":{mm_s:.3},"temperature_c":{:.1},"unit":"mm/s","sensor":"drive-end"}}"#,
+            r#"{{"asset":"press-{asset:06}","seq":{seq},"ts":{now},"mm_s":{mm_s:.3},"temperature_c":{:.1},"unit":"mm/s","sensor":"drive-end"}}"#,
             40.0 + noise
         );
-        self.topic.push_str(after_id);
     }
 }
 
@@ -192,29 +208,26 @@ mod tests {
     use serde_json::Value;
 
     #[test]
-    fn readings_are_json_of_their_asset_and_counted() {
-        let content = Content::Readings {
-            before_id: "assets/".into(),
-            after_id: "/vibration".into(),
-            assets: 2,
-            expect_every: None,
-            backlog: 1,
-        };
+    fn readings_are_json_of_their_asset() {
         let mut readings = Readings {
-            assets: vec![(0, 0), (1, 0)],
+            assets: vec![0, 2],
             next: 0,
+            unfilled: 0,
             sent_ns: Vec::new(),
             topic: String::new(),
             payload: Vec::new(),
         };
-        for (asset, sequence) in [(0, 1), (1, 1), (0, 2)] {
-            readings.make(&content);
-            assert_eq!(readings.topic, format!("assets/press-{asset:06}/vibration"));
+        for (asset, seq, alarming) in [(0, 1, false), (2, 2, true), (0, 3_000_000, false)] {
+            assert_eq!(readings.next_asset(false), asset);
+            readings.write_payload(asset, seq, alarming);
             let reading: Value = serde_json::from_slice(&readings.payload).unwrap();
             assert_eq!(reading["asset"], format!("press-{asset:06}"));
-            assert_eq!(reading["seq"], sequence);
-            assert!(reading["mm_s"].as_f64().unwrap() > 1.9);
+            assert_eq!(reading["seq"], seq);
+            assert_eq!(reading["mm_s"].as_f64().unwrap() > 10.0, alarming);
             assert!((100..=130).contains(&readings.payload.len()), "{}", readings.payload.len());
         }
+        assert!((0..100).all(|_| [0, 2].contains(&readings.next_asset(true))));
+        (readings.next, readings.unfilled) = (0, 2);
+        assert_eq!([readings.next_asset(true), readings.next_asset(true)], [0, 2]);
     }
 }

@@ -9,6 +9,7 @@ use vespiary_core::event::Protocol;
 
 use super::args::Content;
 use super::histogram::Histogram;
+use super::inspect::Inspection;
 use super::traffic::{Tally, Traffic};
 
 /// Counts and clocks at one moment.
@@ -20,6 +21,8 @@ pub(super) struct Mark {
     pub(super) tally: Tally,
     /// CPU time of the broker, if its process is known.
     pub(super) broker_cpu: Option<Duration>,
+    /// CPU time of the service beside the broker, if its process is known.
+    pub(super) service_cpu: Option<Duration>,
     /// CPU time of this process.
     pub(super) own_cpu: Option<Duration>,
 }
@@ -32,6 +35,8 @@ pub(super) struct Load {
     pub(super) drain: Duration,
     /// The broker's resident memory at the end and at its highest, in bytes.
     pub(super) resident: Option<(u64, u64)>,
+    /// The service's, likewise.
+    pub(super) service_resident: Option<(u64, u64)>,
 }
 
 /// What a run came to. Counts are of the whole run with warm-up and end; rates, CPU and latency of the measured part.
@@ -64,7 +69,7 @@ pub(super) struct Results {
     acknowledged_per_s: f64,
     received_per_s: f64,
     latency: Latency,
-    /// From a reading to the output that names it, to a millisecond.
+    /// From the time a reading was due to the alert that names it.
     #[serde(skip_serializing_if = "Option::is_none")]
     handling: Option<Latency>,
     /// The longest that a message left after it was due; large ones mean that the generator is too slow.
@@ -75,11 +80,35 @@ pub(super) struct Results {
     broker_us_per_received: Option<f64>,
     broker_resident_bytes: Option<u64>,
     broker_resident_peak_bytes: Option<u64>,
+    /// Of a service beside the broker.
+    #[serde(flatten)]
+    service: Option<ServiceProcess>,
+    /// The most readings that were unhandled, or their alerts undelivered, at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unhandled_max: Option<u64>,
+    /// The most alerts that were undelivered at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    undelivered_max: Option<u64>,
+    /// What the service keeps at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    inspection: Option<Inspection>,
     drain_s: f64,
 }
 
+/// The process of a service beside the broker.
 #[derive(Debug, Serialize)]
-struct Latency {
+struct ServiceProcess {
+    service_cores: f64,
+    service_us_per_sent: Option<f64>,
+    service_resident_bytes: Option<u64>,
+    service_resident_peak_bytes: Option<u64>,
+    /// Broker and service together.
+    total_us_per_sent: Option<f64>,
+}
+
+/// How long something took.
+#[derive(Debug, Serialize)]
+pub(super) struct Latency {
     count: u64,
     mean_us: f64,
     p50_us: f64,
@@ -91,23 +120,31 @@ struct Latency {
 impl Results {
     pub(super) fn new(traffic: &Traffic, load: &Load) -> Self {
         let (plan, total) = (&traffic.plan, traffic.tally);
-        let Load { begin, end, drain, resident } = load;
+        let Load { begin, end, drain, resident, service_resident } = load;
         let seconds = (end.at - begin.at).as_secs_f64();
         let per_second = |count: fn(&Tally) -> u64| (count(&end.tally) - count(&begin.tally)) as f64 / seconds;
         let cpu = |mark: fn(&Mark) -> Option<Duration>| Some((mark(end)?.checked_sub(mark(begin)?)?).as_secs_f64());
         let broker_cpu = cpu(|mark| mark.broker_cpu);
-        let each =
-            |per_second: f64| broker_cpu.filter(|_| per_second > 0.0).map(|cpu| cpu * 1e6 / (per_second * seconds));
+        let share = |cpu: Option<f64>, per_second: f64| {
+            cpu.filter(|_| per_second > 0.0).map(|cpu| cpu * 1e6 / (per_second * seconds))
+        };
+        let each = |per_second: f64| share(broker_cpu, per_second);
         let sent_per_s = per_second(|tally| tally.sent);
         let received_per_s = per_second(|tally| tally.received);
+        let service = cpu(|mark| mark.service_cpu).map(|cpu| ServiceProcess {
+            service_cores: round(cpu / seconds),
+            service_us_per_sent: share(Some(cpu), sent_per_s).map(round),
+            service_resident_bytes: service_resident.map(|(now, _)| now),
+            service_resident_peak_bytes: service_resident.map(|(_, peak)| peak),
+            total_us_per_sent: broker_cpu.and_then(|broker| share(Some(broker + cpu), sent_per_s)).map(round),
+        });
+        let bounded = plan.content.readings().filter(|readings| readings.expects_alerts);
         let accounts = || traffic.ledgers.iter().flat_map(|ledger| ledger.accounts());
         let (payload_bytes, expected, came) = match &plan.content {
             Content::Stamped { payload_bytes, .. } => {
                 (Some(*payload_bytes), total.sent * plan.fan, accounts().map(|account| account.unique).sum())
             }
-            Content::Readings { expect_every, .. } => {
-                (None, expect_every.map_or(0, |every| total.sent / every), total.received)
-            }
+            Content::Readings(_) => (None, traffic.alerts.expected(), traffic.alerts.came),
         };
         Self {
             scenario: plan.scenario,
@@ -125,7 +162,7 @@ impl Results {
             received: total.received,
             expected,
             lost: expected.saturating_sub(came),
-            duplicated: accounts().map(|account| account.duplicated).sum(),
+            duplicated: accounts().map(|account| account.duplicated).sum::<u64>() + traffic.alerts.unexpected,
             reordered: accounts().map(|account| account.reordered).sum(),
             sent_per_s: round(sent_per_s),
             acknowledged_per_s: round(per_second(|tally| tally.acknowledged)),
@@ -139,16 +176,27 @@ impl Results {
             broker_us_per_received: each(received_per_s).map(round),
             broker_resident_bytes: resident.map(|(now, _)| now),
             broker_resident_peak_bytes: resident.map(|(_, peak)| peak),
+            service,
+            unhandled_max: bounded.map(|_| traffic.unhandled_max),
+            undelivered_max: bounded.map(|_| traffic.alerts.missing_max),
+            inspection: None,
             drain_s: round(drain.as_secs_f64()),
         }
     }
 
-    /// What the broker promised and did not keep, if anything. A plugin's outputs are only estimated, so they may be one
-    /// short; what it publishes is its own affair.
+    /// What the service keeps at the end.
+    pub(super) fn inspected(&mut self, inspection: Inspection) {
+        self.inspection = Some(inspection);
+    }
+
+    /// What the broker or the service promised and did not keep, if anything.
     pub(super) fn broken_promise(&self) -> Option<String> {
         let Self { lost, duplicated, reordered, sent, acknowledged, qos, .. } = *self;
         if self.refused > 0 {
             return Some(format!("{} publishes were refused", self.refused));
+        }
+        if let Some(wrong) = self.inspection.as_ref().and_then(Inspection::wrong) {
+            return Some(wrong);
         }
         let unacknowledged = if qos == Qos::AtMostOnce as u8 { 0 } else { sent.saturating_sub(acknowledged) };
         let lost = if qos == Qos::AtMostOnce as u8 { 0 } else { lost };
@@ -173,7 +221,18 @@ impl Results {
         line("trouble", format!("{lost} lost, {duplicated} doubled, {reordered} out of order, {refused} refused"))?;
         line("latency", self.latency.describe())?;
         if let Some(handling) = &self.handling {
-            line("reading-output", handling.describe())?;
+            line("reading-alert", handling.describe())?;
+        }
+        if let (Some(unhandled), Some(undelivered)) = (self.unhandled_max, self.undelivered_max) {
+            line("at most", format!("{unhandled} readings unhandled, {undelivered} alerts undelivered"))?;
+        }
+        if let Some(inspection) = &self.inspection {
+            line("state", inspection.describe())?;
+        }
+        if let Some(service) = &self.service {
+            let each = service.service_us_per_sent.map_or(String::new(), |us| format!(", {us:.2} us a reading"));
+            let total = service.total_us_per_sent.map_or(String::new(), |us| format!(", {us:.2} us with the broker's"));
+            line("service CPU", format!("{:.2} cores{each}{total}", service.service_cores))?;
         }
         if let (Some(cores), Some(sent)) = (self.broker_cores, self.broker_us_per_sent) {
             let received = self.broker_us_per_received.map_or(String::new(), |us| format!(", {us:.2} us a delivery"));
@@ -188,7 +247,7 @@ impl Results {
 }
 
 impl Latency {
-    fn new(histogram: &Histogram) -> Self {
+    pub(super) fn new(histogram: &Histogram) -> Self {
         let us = |duration: Duration| round(duration.as_nanos() as f64 / 1e3);
         Self {
             count: histogram.count(),
@@ -200,7 +259,7 @@ impl Latency {
         }
     }
 
-    fn describe(&self) -> String {
+    pub(super) fn describe(&self) -> String {
         let Self { p50_us, p99_us, p999_us, max_us, .. } = self;
         format!("p50 {p50_us:.0} us, p99 {p99_us:.0} us, p99.9 {p999_us:.0} us, max {max_us:.0} us")
     }

@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::args::{Content, Plan};
 use super::socket::Socket;
@@ -94,23 +93,14 @@ impl Traffic {
                 self.progress[publisher].delivered += 1;
                 self.made_room(publisher);
             }
-            Content::Readings { .. } => {
-                if let Some(at_ms) = named_time_ms(payload).filter(|_| self.recording) {
-                    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
-                    self.handling.record(now_ms.saturating_sub(at_ms) * 1_000_000);
+            Content::Readings(_) => {
+                if let Some(due_ns) = self.alerts.take(payload).filter(|_| self.recording) {
+                    self.handling.record(now_ns.saturating_sub(due_ns));
                 }
                 self.made_room_for_all();
             }
         }
     }
-}
-
-/// The value of `"ts":` in an output, by which it names the reading that caused it.
-fn named_time_ms(payload: &[u8]) -> Option<u64> {
-    let name = br#""ts":"#;
-    let at = payload.windows(name.len()).position(|window| window == name)?;
-    let digits = payload[at + name.len()..].iter().take_while(|byte| byte.is_ascii_digit());
-    digits.copied().try_fold(0_u64, |value, digit| value.checked_mul(10)?.checked_add(u64::from(digit - b'0')))
 }
 
 impl Ledger {
@@ -121,7 +111,7 @@ impl Ledger {
                 Self { first: subscriber, accounts: vec![Account::default()] }
             }
             Content::Stamped { .. } => Self { first: 0, accounts: vec![Account::default(); plan.publishers] },
-            Content::Readings { .. } => Self { first: 0, accounts: Vec::new() },
+            Content::Readings(_) => Self { first: 0, accounts: Vec::new() },
         }
     }
 
@@ -183,12 +173,5 @@ mod tests {
             let found = (account.unique, account.duplicated, account.reordered);
             assert_eq!(found, (unique, duplicated, reordered), "{sequences:?}");
         }
-    }
-
-    #[test]
-    fn outputs_may_name_the_time_of_their_reading() {
-        assert_eq!(named_time_ms(br#"{"a":1,"ts":1700000000123,"b":2}"#), Some(1_700_000_000_123));
-        assert_eq!(named_time_ms(br#"{"a":1}"#), None);
-        assert_eq!(named_time_ms(br#"{"ts":99999999999999999999999}"#), None);
     }
 }

@@ -12,15 +12,17 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail, ensure};
 use vespiary_core::Qos;
 
-use super::args::{Content, Extent, Plan};
+use super::alerts::Alerts;
+use super::args::{Content, Extent, Plan, Readings};
 use super::histogram::Histogram;
 use super::publisher::Publisher;
 use super::report::{Load, Mark, Results};
 use super::socket::{READ_BYTES, Socket};
 use super::subscriber::{Ledger, Subscriber};
-use super::{pace, process};
+use super::{inspect, pace, process};
 
-/// Without progress for so long, what is missing in a closed loop is given up, so that the load goes on.
+/// Without progress for so long, what is missing in a closed loop is given up, so that the load goes on. Alerts never are: a
+/// service that is slow has lost nothing, and one that lost something has failed.
 const STALL: Duration = Duration::from_secs(1);
 
 /// Without progress for so long, a run ends.
@@ -49,8 +51,14 @@ pub(super) struct Traffic {
     pub(super) tally: Tally,
     /// From the time a message was due to its delivery; of readings, to its acknowledgement.
     pub(super) latency: Histogram,
-    /// From the time of a reading to the output that names it.
+    /// From the time a reading was due to the alert that names it.
     pub(super) handling: Histogram,
+    /// Alerts of the service.
+    pub(super) alerts: Alerts,
+    /// Readings sent of each asset.
+    pub(super) of_asset: Vec<u64>,
+    /// The most readings that were unhandled at once.
+    pub(super) unhandled_max: u64,
     /// Why a connection ended.
     failure: Option<anyhow::Error>,
     /// Sockets are read into this, one after the other.
@@ -66,7 +74,7 @@ pub(super) struct Tally {
     pub(super) acknowledged: u64,
     /// Of these, with a reason that is an error.
     pub(super) refused: u64,
-    /// Messages delivered, or outputs of the plugin.
+    /// Messages delivered, or alerts of the service.
     pub(super) received: u64,
     /// Longest time that a message left after it was due.
     pub(super) late_max_ns: u64,
@@ -92,6 +100,9 @@ pub(super) struct Progress {
 impl Traffic {
     fn new(plan: Plan) -> Self {
         let publishers = plan.publishers;
+        let readings = plan.content.readings();
+        let assets = readings.map_or(0, |readings| readings.assets as usize);
+        let alerts = Alerts::new(readings.map_or(u64::MAX, |readings| readings.alarming_every), publishers);
         let ledgers = (0..plan.filters.len()).map(|index| Ledger::new(&plan, index)).collect();
         Self {
             start: Instant::now(),
@@ -103,6 +114,9 @@ impl Traffic {
             tally: Tally::default(),
             latency: Histogram::new(),
             handling: Histogram::new(),
+            alerts,
+            of_asset: vec![0; assets],
+            unhandled_max: 0,
             failure: None,
             buffer: vec![0; READ_BYTES],
             plan,
@@ -126,7 +140,7 @@ impl Traffic {
             && self.tally.sent < self.quota
             && u64::from(unacknowledged) < window
             && in_time
-            && self.unhandled().is_none_or(|unhandled| unhandled < plan.content.backlog())
+            && self.unhandled().is_none_or(|(unhandled, most)| unhandled < most)
     }
 
     /// When a publisher's next message is due: now, or by the clock. Messages are due in turn, one publisher after the
@@ -141,10 +155,17 @@ impl Traffic {
         }
     }
 
-    /// Readings that the plugin has not handled, judged by its outputs.
-    fn unhandled(&self) -> Option<u64> {
-        let every = self.plan.content.expect_every()?;
-        Some(self.tally.sent.saturating_sub(self.tally.received * every))
+    /// Readings that are unhandled or whose alerts are undelivered, and how many may be; nothing where nothing tells.
+    pub(super) fn unhandled(&self) -> Option<(u64, u64)> {
+        let readings = self.plan.content.readings().filter(|readings| readings.expects_alerts)?;
+        Some((self.alerts.unhandled(self.tally.sent), readings.backlog))
+    }
+
+    /// Keeps the most that was unhandled.
+    pub(super) fn note_unhandled(&mut self) {
+        if let Some((unhandled, _)) = self.unhandled() {
+            self.unhandled_max = self.unhandled_max.max(unhandled);
+        }
     }
 
     /// Wakes a publisher that waits, if it need not wait any longer.
@@ -194,21 +215,22 @@ impl Traffic {
 
     /// Whether everything that was sent has come to its end.
     fn is_complete(&self) -> bool {
-        let Tally { sent, acknowledged, received, .. } = self.tally;
+        let Tally { sent, acknowledged, .. } = self.tally;
         let acknowledged = self.plan.qos == Qos::AtMostOnce || acknowledged >= sent;
         let delivered = match &self.plan.content {
             Content::Stamped { .. } => self.ledgers.iter().all(|ledger| ledger.has_all_of(&self.progress)),
-            Content::Readings { expect_every, .. } => expect_every.is_none_or(|every| received >= sent / every),
+            Content::Readings(readings) => !readings.expects_alerts || self.alerts.missing() == 0,
         };
         acknowledged && delivered
     }
 
     fn mark(&self) -> Mark {
-        let broker = self.plan.broker_pid.map(|pid| pid.to_string());
+        let cpu_time = |pid: Option<u32>| pid.and_then(|pid| process::cpu_time(&pid.to_string()));
         Mark {
             at: self.start.elapsed(),
             tally: self.tally,
-            broker_cpu: broker.as_deref().and_then(process::cpu_time),
+            broker_cpu: cpu_time(self.plan.broker_pid),
+            service_cpu: cpu_time(self.plan.service_pid),
             own_cpu: process::cpu_time("self"),
         }
     }
@@ -216,7 +238,7 @@ impl Traffic {
 
 /// Connects, loads, measures, waits for what is under way.
 pub(super) async fn run(mut plan: Plan) -> anyhow::Result<Results> {
-    if let Some(pid) = plan.broker_pid {
+    for pid in plan.broker_pid.iter().chain(&plan.service_pid) {
         ensure!(process::cpu_time(&pid.to_string()).is_some(), "there is no process {pid} in /proc");
     }
     let name = format!("vespiary-bench-{:08x}", fastrand::u32(..));
@@ -238,8 +260,14 @@ pub(super) async fn run(mut plan: Plan) -> anyhow::Result<Results> {
         watch(&traffic, pace(Rc::clone(&traffic), rate));
     }
     let plan = traffic.borrow().plan.clone();
-    let mut course = Course { traffic, shown: Instant::now(), progress: (Instant::now(), 0) };
-    let results = course.follow().await;
+    let mut course = Course { traffic: Rc::clone(&traffic), shown: Instant::now(), progress: (Instant::now(), 0) };
+    let mut results = course.follow().await;
+    if let (Ok(results), Some((topic, answers))) =
+        (&mut results, plan.content.readings().and_then(Readings::inspection))
+    {
+        let sent = std::mem::take(&mut traffic.borrow_mut().of_asset);
+        results.inspected(inspect::run(&plan, &name, topic, answers, sent).await?);
+    }
     if plan.durable {
         end_sessions(&plan, &name).await?;
     }
@@ -304,8 +332,15 @@ impl Course {
     async fn follow(&mut self) -> anyhow::Result<Results> {
         let plan = self.traffic.borrow().plan.clone();
         let warm = Instant::now();
-        while warm.elapsed() < plan.warm_up {
+        let fill = plan.content.readings().filter(|readings| readings.fill).map_or(0, |readings| readings.assets);
+        while warm.elapsed() < plan.warm_up || self.traffic.borrow().tally.sent < u64::from(fill) {
             self.step("warming up").await?;
+        }
+        let is_service = plan.content.readings().is_some();
+        if is_service && plan.rate.is_none() {
+            // What the warm-up left is not measured.
+            self.traffic.borrow_mut().running = false;
+            self.drain("waiting for the warm-up's rest").await?;
         }
         let begin = self.begin(plan.extent);
         let measured = Instant::now();
@@ -319,24 +354,38 @@ impl Course {
             }
             self.step("measuring").await?;
         }
-        let end = self.end();
+        let mut end = self.end();
         let drained = Instant::now();
-        while !self.traffic.borrow().is_complete() && self.progress.0.elapsed() < PATIENCE {
-            self.step("waiting for the rest").await?;
+        self.drain("waiting for the rest").await?;
+        if is_service {
+            // A reading that was accepted is no work done: the measured part lasts until the last alert.
+            end = self.traffic.borrow().mark();
         }
         self.show_end();
-        let resident = plan.broker_pid.and_then(|pid| process::resident_bytes(&pid.to_string()));
+        let memory = |pid: Option<u32>| pid.and_then(|pid| process::resident_bytes(&pid.to_string()));
+        let (resident, service_resident) = (memory(plan.broker_pid), memory(plan.service_pid));
         let traffic = self.traffic.borrow();
-        Ok(Results::new(&traffic, &Load { begin, end, drain: drained.elapsed(), resident }))
+        Ok(Results::new(&traffic, &Load { begin, end, drain: drained.elapsed(), resident, service_resident }))
+    }
+
+    /// Waits until nothing is under way, or nothing moves any more.
+    async fn drain(&mut self, what: &str) -> anyhow::Result<()> {
+        self.progress.0 = Instant::now();
+        while !self.traffic.borrow().is_complete() && self.progress.0.elapsed() < PATIENCE {
+            self.step(what).await?;
+        }
+        Ok(())
     }
 
     fn begin(&mut self, extent: Extent) -> Mark {
         let mut traffic = self.traffic.borrow_mut();
         let mark = traffic.mark();
         traffic.recording = true;
+        traffic.running = true;
         if let Extent::Messages(count) = extent {
             traffic.quota = mark.tally.sent + count;
         }
+        traffic.made_room_for_all();
         mark
     }
 
@@ -344,8 +393,7 @@ impl Course {
     fn end(&mut self) -> Mark {
         let mut traffic = self.traffic.borrow_mut();
         traffic.running = false;
-        traffic.recording = traffic.plan.rate.is_some();
-        self.progress.0 = Instant::now();
+        traffic.recording = traffic.plan.rate.is_some() || traffic.plan.content.readings().is_some();
         traffic.mark()
     }
 

@@ -26,7 +26,7 @@ use super::build::Build;
 use crate::clock::wall_clock;
 use crate::config::{Config, DataDirectory};
 use crate::mqtt::client::{Client, ConnectOptions, Publish};
-use crate::plugins::deploy::Deployed;
+use crate::plugins::deploy::DeployReport;
 use crate::server::{self, Running};
 
 /// Flags of `demo`.
@@ -178,7 +178,7 @@ async fn register(address: &str, plant: &Plant) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn deploy(api: &AdminClient, component: &[u8]) -> anyhow::Result<Deployed> {
+fn deploy(api: &AdminClient, component: &[u8]) -> anyhow::Result<DeployReport> {
     Ok(serde_json::from_str(&api.post_component(component, "")?)?)
 }
 

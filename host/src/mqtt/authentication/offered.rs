@@ -54,7 +54,7 @@ impl Offered {
                 }
                 AuthProgress::Deny(refusal) => {
                     tracing::debug!(client = &*client.id, method = &*self.name, refusal.reason, "refused by a hook");
-                    Outcome::Refuse(refusals::of_connect(refusal.code))
+                    Outcome::Refuse(refusals::of_connect(refusal.code, Protocol::V5))
                 }
             }
         })

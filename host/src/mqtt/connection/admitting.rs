@@ -3,7 +3,6 @@
 //! While a hook is asked, the deadline of CONNECT runs on, the connection counts as one whose CONNECT is still to come, and
 //! nothing is read.
 
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,7 +10,7 @@ use std::task::{Context, Poll};
 use vespiary_core::event::ReasonCode;
 use vespiary_core::{ChangeNumber, Message};
 
-use super::{Connection, Phase};
+use super::{Connection, Later, Phase};
 use crate::mqtt::refusals;
 use crate::mqtt::translate::Accepted;
 use crate::mqtt::worker::Worker;
@@ -23,7 +22,7 @@ pub(super) struct Admitting {
     /// What it said of itself.
     accepted: Box<Accepted>,
     /// What hooks say of it.
-    answer: Pin<Box<dyn Future<Output = Result<Option<Arc<str>>, Refusal>>>>,
+    answer: Later<Result<Option<Arc<str>>, Refusal>>,
 }
 
 impl Connection {
@@ -78,7 +77,8 @@ impl Connection {
                 let client = &*accepted.connect.client_id;
                 tracing::debug!(client, refusal.code, refusal.reason, "a hook refused a connection");
                 worker.options.counters.failed_authentications.add();
-                let (reason, words) = (refusals::of_connect(refusal.code), refusals::words(&refusal.reason));
+                let (reason, words) =
+                    (refusals::of_connect(refusal.code, self.protocol()), refusals::words(&refusal.reason));
                 self.refuse_saying(worker, ChangeNumber(0), reason, words.as_deref());
             }
         }

@@ -4,7 +4,6 @@
 //! connection and not written, so the core bounds it. A connection that ends forgets it: what has to arrive is sent again
 //! when the client comes back, and hooks are asked again.
 
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -12,7 +11,7 @@ use std::task::{Context, Poll};
 use vespiary_core::event::{AcknowledgeStep, Delivery, ReasonCode};
 use vespiary_core::{ChangeNumber, Input, Message, Qos};
 
-use super::Connection;
+use super::{Connection, Later};
 use crate::clock::wall_clock;
 use crate::mqtt::worker::Worker;
 use crate::plugins::hooks::Set;
@@ -30,10 +29,18 @@ pub(super) struct Leaving {
     verdict: Verdict,
 }
 
+/// A publish of which hooks have said what they say.
+struct Departure {
+    /// The change that it rests on.
+    after: ChangeNumber,
+    /// What was to leave.
+    delivery: Delivery,
+}
+
 /// What hooks say of a publish.
 enum Verdict {
     /// Nothing yet.
-    Asked(Pin<Box<dyn Future<Output = Option<Arc<Message>>>>>),
+    Asked(Later<Option<Arc<Message>>>),
     /// This leaves, or nothing.
     Said(Option<Arc<Message>>),
 }
@@ -83,12 +90,14 @@ impl Connection {
         }
     }
 
-    fn next_leaving(&self) -> Option<((ChangeNumber, Delivery), Option<Arc<Message>>)> {
+    fn next_leaving(&self) -> Option<(Departure, Option<Arc<Message>>)> {
         let next = self.hooked.with(|hooked| {
             let leaving = hooked.leaving.pop_front_if(|first| matches!(first.verdict, Verdict::Said(_)));
             self.delays.set(!hooked.leaving.is_empty());
             match leaving? {
-                Leaving { after, delivery, verdict: Verdict::Said(said) } => Some(((after, delivery), said)),
+                Leaving { after, delivery, verdict: Verdict::Said(said) } => {
+                    Some((Departure { after, delivery }, said))
+                }
                 Leaving { verdict: Verdict::Asked(_), .. } => None,
             }
         });
@@ -98,7 +107,7 @@ impl Connection {
     fn let_leave(
         self: &Rc<Self>,
         worker: &Worker,
-        (after, mut delivery): (ChangeNumber, Delivery),
+        Departure { after, mut delivery }: Departure,
         said: Option<Arc<Message>>,
     ) {
         let weight = delivery.message.weight();

@@ -5,7 +5,6 @@
 //! hooks can be asked about several packets at a time. A connection that ends forgets all of it.
 
 use std::collections::VecDeque;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -13,9 +12,9 @@ use std::task::{Context, Poll};
 use vespiary_core::event::{AcknowledgeStep, PacketId, Publish, ReasonCode, Subscribe};
 use vespiary_core::{ChangeNumber, Input, Qos};
 
-use super::Connection;
 use super::admitting::Admitting;
 use super::delivering::Leaving;
+use super::{Connection, Later};
 use crate::config::Filter;
 use crate::mqtt::frame::{Frame, PacketType};
 use crate::mqtt::refusals;
@@ -50,7 +49,7 @@ pub(super) struct Hooked {
 /// A packet that waits.
 enum Waiting {
     /// For what hooks say.
-    Asked(Pin<Box<dyn Future<Output = Ruling>>>),
+    Asked(Later<Ruling>),
     /// For those before it.
     Ruled(Ruling),
 }
@@ -209,6 +208,10 @@ impl Connection {
         });
         while let Some(ruling) = self.next_ruling() {
             self.rule(worker, ruling);
+        }
+        if !self.waits.get() {
+            // The client's silence counts from when it is read again.
+            worker.put_off_deadline(self);
         }
     }
 

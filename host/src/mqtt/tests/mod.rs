@@ -10,6 +10,8 @@ mod quota;
 
 mod authenticating;
 
+mod hooks;
+
 mod closing;
 mod hardening;
 

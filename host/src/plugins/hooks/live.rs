@@ -45,7 +45,7 @@ pub(super) struct Live {
     /// Its log.
     log: LogSink,
     /// Where its questions queue.
-    line: u64,
+    pub(super) line: u64,
     /// Guests that nobody asks at present.
     idle: Mutex<Vec<Box<dyn Guest>>>,
     /// Whether it was noted that too many questions wait.
@@ -109,6 +109,14 @@ impl Live {
             late: value(late),
             crowded_out: value(crowded_out),
             paused: value(paused),
+        }
+    }
+
+    /// Makes a guest before somebody needs one.
+    pub(super) fn warm(&self) {
+        match self.guest() {
+            Ok(guest) => self.idle().push(guest),
+            Err(reason) => self.note(LogLevel::Warn, format!("no instance for hooks could be made: {reason}")),
         }
     }
 
@@ -205,15 +213,16 @@ impl Asked {
     /// On a thread for hooks.
     fn run(self) {
         let Self { entry, question, until, asker } = self;
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
+        if Instant::now() >= until {
             return late(&entry);
         }
         let live = &entry.live;
         let answer = live.guest().and_then(|mut guest| {
-            let answer = guest.ask(until.saturating_duration_since(Instant::now()), &question)?;
+            let left = until.saturating_duration_since(Instant::now());
+            // To make a guest may have taken all the time. It is there for the next question.
+            let answer = if left.is_zero() { Err("it is late".to_owned()) } else { Ok(guest.ask(left, &question)?) };
             live.idle().push(guest);
-            Ok(answer)
+            answer
         });
         // What the question holds is whole again for whoever waits.
         drop(question);

@@ -185,12 +185,13 @@ impl Model {
     /// The changes that a random step stands for, which belong together; none if they cannot be now. From `next` on there
     /// are ten identifiers that were not used before.
     fn step(&self, (kind, a, b): Step, next: u64) -> Vec<Change> {
-        self.change((kind % KINDS, a, b), next)
+        let step = (usual(kind), a, b);
+        self.change(step, next)
             .map(|change| vec![change])
-            .or_else(|| self.removal((kind % KINDS, a)))
-            .or_else(|| self.swap((kind % KINDS, a, b), next))
-            .or_else(|| self.on_probation((kind % KINDS, a, b)))
-            .or_else(|| self.delivery((kind % KINDS, a, b), next))
+            .or_else(|| self.removal((step.0, a)))
+            .or_else(|| self.swap(step, next))
+            .or_else(|| self.on_probation(step))
+            .or_else(|| self.delivery(step, next))
             .unwrap_or_default()
     }
 
@@ -222,7 +223,7 @@ impl Model {
             23 if b.is_multiple_of(8) => Change::PluginRemoved { plugin: plugin(a) },
             24..=27 => {
                 let value = [a, b].repeat(usize::from(b) * 8);
-                self.write(session?, kind, &format!("key/{}", b % 16), &value, (a, b))
+                self.write(session?, kind, &format!("key/{}", b / 64), &value, (a, b))
             }
             30 => {
                 let (session, name) = (self.plugin(a)?.1.session, format!("timer/{}", b % 4).into());
@@ -257,8 +258,8 @@ impl Model {
             _ => state(of.0, key, None),
         };
         match self.plugin(b) {
-            Some((_, plugin)) if a.is_multiple_of(2) => match (&plugin.probation, plugin.begun) {
-                (_, Some(begun)) if a.is_multiple_of(4) => to(begun),
+            Some((_, plugin)) if !a.is_multiple_of(4) => match (&plugin.probation, plugin.begun) {
+                (_, Some(begun)) if a % 4 == 1 => to(begun),
                 (Some(before), _) if before.state == plugin.state => with_undo(to(plugin.state)),
                 _ => to(plugin.state),
             },
@@ -406,7 +407,18 @@ fn check_references(store: &Store) {
 /// A random change in the making: its kind, and two numbers to choose with.
 pub(super) type Step = (u8, u8, u8);
 
-const KINDS: u8 = 39;
+const KINDS: u8 = 64;
+
+/// The kind of a step. Those that need others before them are more frequent.
+fn usual(kind: u8) -> u8 {
+    match kind % KINDS {
+        kind @ 39..=52 => 24 + kind % 4,
+        53..=57 => 22,
+        58..=62 => 33,
+        63 => 38,
+        kind => kind,
+    }
+}
 
 /// The changes that random steps stand for, in parts that belong together.
 pub(super) fn changes(steps: &[Step]) -> Vec<Vec<Change>> {

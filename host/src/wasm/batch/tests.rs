@@ -285,6 +285,7 @@ fn a_state_beyond_its_quota_may_shrink() {
 #[derive(Debug, Clone)]
 enum Step {
     Write(String, Option<u8>),
+    WriteFor(String, u64),
     Begin,
     Rollback,
     Scan(String, Option<String>, usize),
@@ -294,6 +295,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let key = "[ab]{1,3}";
     let step = prop_oneof![
         4 => (key, proptest::option::of(any::<u8>())).prop_map(|(key, value)| Step::Write(key, value)),
+        1 => (key, 0_u64..2).prop_map(|(key, ttl_ms)| Step::WriteFor(key, ttl_ms)),
         1 => Just(Step::Begin),
         1 => Just(Step::Rollback),
         3 => ("[ab]{0,2}", proptest::option::of(key), 0_usize..90).prop_map(|(prefix, after, limit)| Step::Scan(prefix, after, limit)),
@@ -317,6 +319,13 @@ proptest! {
                     match value {
                         Some(value) => model.insert(key, vec![value]),
                         None => model.remove(&key),
+                    };
+                }
+                Step::WriteFor(key, ttl_ms) => {
+                    batch.write_for(&key, vec![7], ttl_ms, &limits).unwrap();
+                    match ttl_ms {
+                        0 => model.remove(&key),
+                        _ => model.insert(key, vec![7]),
                     };
                 }
                 Step::Begin => {

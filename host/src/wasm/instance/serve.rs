@@ -78,6 +78,7 @@ fn answer(
     let scheme = if request.uri().scheme() == Some(&http::uri::Scheme::HTTPS) { Scheme::Https } else { Scheme::Http };
     let request = request.map(|body| Full::new(body).map_err(|never| -> Error { match never {} }));
     let reply = store.data().http.reply.clone();
+    reply.await_answer();
     let mut http = store.data_mut().http();
     let request = http.new_incoming_request(scheme, request)?;
     let response = http.new_response_outparam_from_callback(move |response| reply.answer(response))?;

@@ -92,7 +92,7 @@ fn timers_that_cannot_be_are_refused() {
         (&format!("timer {long} 1 x"), "it has 257 bytes; 256 are allowed"),
         ("cancel ", "it is empty"),
         ("schedule a every day", "is not a cron expression"),
-        ("schedule a 0 0 30 2 *", "a"),
+        ("schedule a 0 0 30 2 *", "the schedule `0 0 30 2 *` has no time to come"),
         ("big-timer a 101", "the payload has 101 bytes; 100 are allowed"),
         ("timer a 1 x\ntimer a 1 x\ntimer a 1 x", "one call may set 2 timers"),
     ] {

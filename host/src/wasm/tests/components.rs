@@ -213,5 +213,4 @@ fn an_idle_instance_costs_less_than_a_mebibyte() {
         .collect();
     let each = resident().saturating_sub(before) / instances.len();
     assert!(each < 1 << 20, "{each} bytes");
-    println!("{each} bytes");
 }

@@ -42,6 +42,10 @@ fn answer(mut stream: TcpStream, address: SocketAddr) -> std::io::Result<()> {
     let body = loop {
         let count = stream.read(&mut buffer)?;
         text.extend_from_slice(&buffer[..count]);
+        if text.first() == Some(&0x16) {
+            // What a TLS handshake begins with.
+            return stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+        }
         if count == 0 || text.ends_with(b"0\r\n\r\n") || text.starts_with(b"GET") && text.ends_with(b"\r\n\r\n") {
             break String::from_utf8_lossy(&text).into_owned();
         }
@@ -224,7 +228,11 @@ fn bodies_of_requests_that_are_sent_are_bounded_too() {
     assert_eq!(fetch(&mut instance, &format!("{grant}/large?9999"), "").1.len(), 9_999);
     let (status, text) = fetch(&mut instance, &format!("{grant}/large?1000000"), "");
     assert_eq!(status, 502);
-    assert!(text.contains("HttpResponseBodySize"), "{text}");
+    assert_eq!(text, "HTTP response body size exceeds limit: 10000 bytes");
+    let headers = [("x-url", &*format!("{grant}/body")), ("x-bytes", "20000")];
+    let served = serve(&mut instance, "/fetch", &headers, "").unwrap();
+    let text = String::from_utf8_lossy(served.response.body()).into_owned();
+    assert!(served.response.status() == 502 && text.contains("HttpRequestBodySize(Some(10000))"), "{text}");
 }
 
 #[test]

@@ -6,7 +6,7 @@
 //!
 //! Invariants: a held key either is scheduled, or has an event in the batch that is out.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
@@ -106,6 +106,15 @@ impl InboxLane {
         held.events.extend::<VecDeque<Event>>(older);
         held.events.push_back(event);
         self.schedule(&key);
+    }
+
+    /// Forgets what failed: those events are as new, and due at once.
+    pub(super) fn forgive(&mut self) {
+        self.due.clear();
+        let held = self.held.drain().flat_map(|(_, held)| held.events);
+        let events = held.chain(std::mem::take(&mut self.ready)).map(|event| (event.sequence, event));
+        let in_order: BTreeMap<Sequence, Event> = events.collect();
+        self.ready = in_order.into_values().map(Event::forgiven).collect();
     }
 
     /// Takes up to `max` events out as a batch, of about this weight at most. No batch may be out.

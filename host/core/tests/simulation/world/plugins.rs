@@ -36,8 +36,12 @@ impl World {
         let plugin = self.plugins[place].0.name.clone();
         let on_probation = self.broker.plugins().any(|it| *it.plugin == plugin && it.probation.is_some());
         let activation = self.activation(place);
+        let keeps = on_probation && self.rng.bool();
+        if !keeps {
+            self.plugins[place].0.is_swapped();
+        }
         let input = match on_probation {
-            true if self.rng.bool() => Input::EndProbation { plugin, verdict: ProbationVerdict::Keep },
+            true if keeps => Input::EndProbation { plugin, verdict: ProbationVerdict::Keep },
             true => {
                 self.totals.rollbacks += 1;
                 Input::EndProbation { plugin, verdict: ProbationVerdict::RollBack(Box::new(activation)) }
