@@ -315,6 +315,7 @@ fn mqtt_options(config: &Config) -> MqttOptions {
         stalled_timeout_ms: u64::from(settings.stalled_timeout_s) * 1_000,
         topic_aliases: settings.topic_aliases,
         denied_subscriptions: settings.denied_subscriptions.clone(),
+        anonymous: settings.allow_anonymous.unwrap_or(true),
         server_reference: settings.server_reference.as_ref().map(|reference| reference.0.as_str().into()),
         response_information: settings.response_information.as_ref().map(|topic| topic.0.as_str().into()),
         ..MqttOptions::default()
@@ -357,6 +358,9 @@ mod tests {
         let default = mqtt_options(&Config::default());
         assert_eq!((default.keep_alive_maximum_s, default.topic_aliases), (None, 32));
         assert!(default.denied_subscriptions.is_empty());
+        assert!(default.anonymous);
+        let closed = Config::parse("[mqtt]\nallow_anonymous = false\n", Path::new("x")).unwrap();
+        assert!(!mqtt_options(&closed).anonymous);
         assert_eq!((default.server_reference, default.response_information), (None, None));
     }
 }
