@@ -120,9 +120,9 @@ impl Pool {
         }
         if !queue.parked.is_empty() {
             let parked = std::mem::take(&mut queue.parked);
-            let (run, still_parked) = parked.into_iter().partition(|(after, _)| *after <= number);
+            let (run, still_parked): (Vec<_>, Vec<_>) = parked.into_iter().partition(|(after, _)| *after <= number);
             queue.parked = still_parked;
-            for (_, job) in Vec::<(ChangeNumber, Job)>::from(run) {
+            for (_, job) in run {
                 self.push(&mut queue, job);
             }
         }
