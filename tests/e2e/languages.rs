@@ -99,7 +99,7 @@ fn a_service_in_python_runs() -> Result<()> {
     let broker = broker(directory.path())?;
     let component = directory.path().join("peak_watch.wasm");
     let mut command = Command::new(tool);
-    command.args(["--quiet", "--wit-path", "../../../wit", "--world", "plugin", "componentize", "--stub-wasi", "-o"]);
+    command.args(["--quiet", "--wit-path", "../../../wit", "--world", "plugin", "componentize", "-o"]);
     command.arg(&component).arg("peak_watch").env("PYTHONDONTWRITEBYTECODE", "1");
     build(&broker, "python", &mut command, &component)?;
     works(&broker, "peak-watch-py", &component)
