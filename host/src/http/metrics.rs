@@ -77,6 +77,9 @@ fn page(api: &Api) -> Page {
     let connections =
         (api.counters)().into_iter().map(|(name, count)| (vec![("event", name.to_owned())], count as f64));
     page.counter("vespiary_connection_events", "What happened to connections, by kind.", connections.collect());
+    let one = |count: u64| vec![(Vec::new(), count as f64)];
+    page.counter("vespiary_published_messages", "Publishes from clients.", one(api.driver.published()));
+    page.counter("vespiary_delivered_messages", "Publishes to clients.", one(api.driver.delivered()));
     let dropped = DropReason::ALL.iter();
     let dropped = dropped.map(|&(reason, name)| (vec![("reason", name.to_owned())], api.driver.dropped(reason) as f64));
     page.counter("vespiary_dropped_messages", "Messages dropped, by reason.", dropped.collect());
