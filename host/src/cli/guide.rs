@@ -1,4 +1,4 @@
-//! Checks what `docs/guide/` shows of the command line, of configuration files and of manifests: that it is understood.
+//! Checks what `docs/guide/` and `README.md` show of commands, configuration files and manifests: that it is understood.
 //!
 //! Rust blocks are compiled by `tests/guide`.
 
@@ -33,6 +33,9 @@ fn pages() -> Vec<(String, String)> {
             pages.push((name, fs::read_to_string(&path).unwrap()));
         }
     }
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    // Apart from the guide's own README by its name.
+    pages.push(("../README.md".to_owned(), fs::read_to_string(readme).unwrap()));
     pages.sort();
     pages
 }
