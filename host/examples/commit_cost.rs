@@ -134,6 +134,7 @@ impl Events {
         let write = StateWrite {
             key: format!("pump-{}", event % ASSETS).into(),
             value: Some([event as u8; 64].as_slice().into()),
+            expires_at: None,
         };
         let (sequence, message) = (Sequence(event), MessageId(event));
         self.ready.push_back(Change::Dequeued { session: INBOX, sequence, message });

@@ -6,6 +6,8 @@
 //! in the order in which they arose. Nothing else is done under the lock: no I/O, no encoding, no waiting. Threads that
 //! are not workers [post](Driver::post) their inputs, and worker 0 takes them into its next turn.
 //!
+//! A turn that hands events to a plugin says so to the store, which then waits a moment for what the plugin makes of them.
+//!
 //! An effect with a change number is handed on at once; whoever carries it out waits for the store. Questions for queues
 //! on disk go to the store, and their answers are posted. A turn begins by telling the broker whether the store is
 //! failing, so that nothing is taken that could not be kept; what plugins have to say waits until it is over, because what
@@ -20,7 +22,7 @@ use vespiary_core::event::{ConnectionId, DropReason, FanOut, Receiver};
 use vespiary_core::{Broker, Effect, Effects, Input, Limits, Timestamp};
 
 use crate::clock::wall_clock;
-use crate::store::{LoadRequest, Store};
+use crate::store::{LoadRequest, Pace, Store};
 
 /// Most workers that there can be: a connection's identifier has 16 bits for its worker.
 pub const MAX_WORKERS: usize = 1 << 16;
@@ -130,12 +132,14 @@ impl Driver {
         state.now = state.now.max(now);
         self.look_at_the_store(state);
         state.effects.begin();
+        let mut settles = false;
         while state.effects.size() < EFFECTS_PER_TURN
             && let Some(input) = inputs.pop_front()
         {
             if let Input::Loaded { .. } = input {
                 self.store.load_taken();
             }
+            settles |= matches!(input, Input::Settle { .. } | Input::ReturnEvents { .. });
             if state.storage_failed && is_of_a_plugin(&input) {
                 state.deferred.push(input);
                 continue;
@@ -143,9 +147,14 @@ impl Driver {
             state.broker.handle(state.now, input, &mut state.effects);
         }
         state.broker.handle(state.now, Input::Tick, &mut state.effects);
-        if !state.effects.changes.is_empty() {
+        if !state.effects.changes.is_empty() || settles {
             let last = state.effects.last_change();
-            self.store.commit(&mut state.effects.changes, last);
+            let pace = match settles {
+                true => Pace::Came,
+                false if hands_out(&state.effects) => Pace::MoreToCome,
+                false => Pace::Unknown,
+            };
+            self.store.commit_at(&mut state.effects.changes, last, pace);
         }
         self.sort(worker, state, effects);
         let deadline = state.broker.next_deadline().map_or(u64::MAX, |deadline| deadline.0);
@@ -275,6 +284,11 @@ impl Driver {
     fn counter(&self, reason: DropReason) -> &AtomicU64 {
         &self.dropped[reason as usize]
     }
+}
+
+/// Whether a plugin gets events, of which will be heard at once.
+fn hands_out(effects: &Effects) -> bool {
+    effects.list.iter().any(|effect| matches!(effect, Effect::Events { .. }))
 }
 
 /// The worker that named a connection.

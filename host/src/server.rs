@@ -18,7 +18,7 @@ use crate::http::{HttpOptions, Listeners};
 use crate::mqtt::{self, MqttOptions};
 use crate::plugins::hooks::Hooks;
 use crate::plugins::{Deployed, Links, Plugins};
-use crate::store::{Durability, Store, StoreError, StoreOptions};
+use crate::store::{Store, StoreError, StoreOptions};
 use crate::wasm::{Runtime, RuntimeError, WasmLimits};
 
 /// How long the admin API's last requests may take once the broker stops.
@@ -237,7 +237,7 @@ impl Assembled {
             None => None,
         };
         let (stop, mut stopped, options) = (self.stop.clone(), self.stopped.clone(), self.http_options);
-        let mut durability = self.store.watch();
+        let mut ended = self.store.ended();
         let mqtt = Arc::clone(&self.options.counters);
         let counters: crate::http::Counters = Arc::new(move || mqtt.list());
         let body = async move {
@@ -247,12 +247,8 @@ impl Assembled {
             tokio::pin!(api);
             let failure = tokio::select! {
                 served = &mut api => return served.map_err(system("serve the admin API")),
-                failed = durability.wait_for(|durability| matches!(durability, Durability::Failed(_))) => {
-                    match failed.as_deref() {
-                        Ok(Durability::Failed(reason)) => Some(Arc::clone(reason)),
-                        Ok(Durability::UpTo(_) | Durability::Failing(_)) | Err(_) => None,
-                    }
-                }
+                // An error means that the store is closed, which is no failure.
+                reason = ended.wait_for(Option::is_some) => reason.ok().and_then(|reason| reason.clone()),
                 _ = stopped.wait_for(|stop| *stop) => None,
             };
             stop.send_replace(true);

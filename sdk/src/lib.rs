@@ -119,6 +119,38 @@ pub use vespiary_sdk_macros::{
 /// fn not_marked() {}
 /// plugin! { name: "a", handlers: [not_marked] }
 /// ```
+/// ```compile_fail
+/// use vespiary_sdk::prelude::*;
+/// #[authorize("a/#")]
+/// fn another_answer(access: &Access) -> Authentication { Authentication::Pass }
+/// ```
+/// ```compile_fail
+/// use vespiary_sdk::prelude::*;
+/// #[authenticate]
+/// fn another_question(message: &Message) -> Authentication { Authentication::Pass }
+/// ```
+/// ```compile_fail
+/// use vespiary_sdk::prelude::*;
+/// #[http(GET, "/a")]
+/// fn no_response() -> u32 { 7 }
+/// ```
+/// ```compile_fail
+/// use vespiary_sdk::prelude::*;
+/// #[on("a")]
+/// fn handler() {}
+/// #[migrate("a", from = 1)]
+/// fn first() -> Raw { Raw(Vec::new()) }
+/// // Nothing leads from version 2 to version 3.
+/// plugin! { name: "a", handlers: [handler], state_version: 3, migrations: [first] }
+/// ```
+/// ```compile_fail
+/// use vespiary_sdk::prelude::*;
+/// #[authorize("a/#", priority = 1)]
+/// fn one(access: &Access) -> Authorization { Authorization::Pass }
+/// #[authorize("b/#", priority = 2)]
+/// fn other(access: &Access) -> Authorization { Authorization::Pass }
+/// plugin! { name: "a", hooks: [one, other] }
+/// ```
 #[cfg(doctest)]
 pub struct CompileErrors;
 

@@ -51,8 +51,12 @@ impl Broker {
     fn start_as(mut command: Command, data: &Path, arguments: &[&str]) -> Result<Self> {
         let log = data.with_extension("log");
         let stderr = std::fs::File::options().create(true).append(true).open(&log)?;
+        command.args(["serve", "--mqtt", "127.0.0.1:0"]);
+        if !arguments.contains(&"--http") {
+            command.args(["--http", "127.0.0.1:0"]);
+        }
         let mut child = command
-            .args(["serve", "--mqtt", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data"])
+            .arg("--data")
             .arg(data)
             .args(arguments)
             .stdin(Stdio::null())

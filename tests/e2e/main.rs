@@ -7,8 +7,8 @@ mod harness;
 mod ledger;
 mod tools;
 
-mod command_line;
 mod admin;
+mod command_line;
 mod conformance;
 mod dev;
 mod disk;
@@ -19,6 +19,6 @@ mod interop;
 mod languages;
 mod large_queues;
 mod sandbox;
-mod swaps;
 mod signing;
+mod swaps;
 mod torture;

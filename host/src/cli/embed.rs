@@ -77,7 +77,7 @@ mod tests {
             (&b"#!/bin/sh"[..], "is not a WebAssembly component"),
             (&signed, "sign then"),
             (empty, "lifecycle"),
-            (b"\0asm\x01\0\0\0", "core module"),
+            (b"\0asm\x01\0\0\0", "core WebAssembly module"),
         ] {
             let error = format!("{:#}", embed(component, b"{}").unwrap_err());
             assert!(error.contains(expected), "{error}");

@@ -354,9 +354,14 @@ impl Plugins {
         };
         migration.finish()?;
         match self.switch(plugin, activation, Arc::clone(&warm.code), instances) {
-            // Where it is not known which is in use, the next start drops the other.
-            Ok(()) | Err(DeployError::Unconfirmed(_)) => Ok(Some(migration.keep())),
-            Err(error) => Err(error),
+            Ok(()) => Ok(Some(migration.keep())),
+            Err(error) => {
+                // Where it is not known which is in use, the next start drops the other.
+                if matches!(error, DeployError::Unconfirmed(_)) {
+                    migration.keep();
+                }
+                Err(error)
+            }
         }
     }
 

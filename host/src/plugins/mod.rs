@@ -76,7 +76,7 @@ use self::signature::Signers;
 use self::threads::Threads;
 use self::trial::Length;
 use crate::config::Config;
-use crate::store::{Durability, Store};
+use crate::store::Store;
 use crate::wasm::{LogLevel, RetainedLookup, Runtime};
 
 /// How often breakers and trials are looked at.
@@ -195,7 +195,12 @@ impl Plugins {
     /// reported and kept: its events wait in its inbox. A canary that was under way is over.
     pub fn start(self: &Arc<Self>, links: Links, deployed: Vec<Deployed>) {
         assert!(self.links.set(links).is_ok(), "plugins are started once");
-        self.pool.durable(self.store.durable());
+        let plugins = Arc::downgrade(self);
+        self.store.follow(Box::new(move |durability| {
+            if let Some(plugins) = plugins.upgrade() {
+                plugins.pool.follow(durability);
+            }
+        }));
         let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
         for index in 0..self.options.threads {
             let plugins = Arc::clone(self);
@@ -342,36 +347,12 @@ impl Plugins {
         }
     }
 
-    /// Tells the pool what is durable, lets breakers try again, and looks at trials; runs on a thread of its own.
+    /// Lets breakers try again, and looks at trials; runs on a thread of its own.
     fn supervise(self: &Arc<Self>) {
-        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_time().build() else {
-            tracing::error!("the plugin supervisor cannot start; plugins do not run");
-            return;
-        };
-        let mut durability = self.store.watch();
-        runtime.block_on(async {
-            let mut looked_at = tokio::time::Instant::now();
-            loop {
-                match tokio::time::timeout(SUPERVISION_INTERVAL, durability.changed()).await {
-                    Ok(Ok(())) | Err(_) => {}
-                    Ok(Err(_)) => return,
-                }
-                match &*durability.borrow_and_update() {
-                    Durability::UpTo(number) => self.pool.durable(*number),
-                    Durability::Failing(_) => self.pool.hold(),
-                    Durability::Failed(_) => return self.pool.stop(),
-                }
-                if self.pool.is_stopping() {
-                    return;
-                }
-                // Also while one commit follows the other.
-                if looked_at.elapsed() >= SUPERVISION_INTERVAL {
-                    looked_at = tokio::time::Instant::now();
-                    self.try_again();
-                    self.look_at_trials();
-                }
-            }
-        });
+        while !self.pool.wait_stopping(SUPERVISION_INTERVAL) {
+            self.try_again();
+            self.look_at_trials();
+        }
     }
 
     fn post(&self, input: Input) {

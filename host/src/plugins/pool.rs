@@ -17,6 +17,7 @@ use vespiary_core::ChangeNumber;
 use vespiary_core::event::{InboxEvent, Lane};
 
 use super::plugin::Plugin;
+use crate::store::Durability;
 
 /// A batch for one lane of a plugin.
 #[derive(Debug)]
@@ -35,8 +36,14 @@ pub(super) struct Job {
 #[derive(Debug, Default)]
 pub(super) struct Pool {
     queue: Mutex<Queue>,
-    /// Signalled when a batch is ready, when a change became durable and when the pool stops.
-    changed: Condvar,
+    /// Signalled for each batch that can run, and when the pool stops.
+    ready: Condvar,
+    /// The same for batches that need a thread of their own.
+    waiting: Condvar,
+    /// Signalled when a change became durable that somebody waits for, and when the pool stops.
+    durable: Condvar,
+    /// Signalled when the pool stops.
+    stopped: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -49,6 +56,8 @@ struct Queue {
     parked: Vec<(ChangeNumber, Job)>,
     /// The last change known to be durable.
     durable: ChangeNumber,
+    /// How many wait for a change to be durable.
+    durable_awaited: usize,
     /// Whether the store is failing, so that no batch may run.
     held: bool,
     /// Whether threads are to end.
@@ -63,8 +72,7 @@ impl Pool {
             return;
         }
         if after <= queue.durable {
-            queue.push(job);
-            self.changed.notify_all();
+            self.push(&mut queue, job);
         } else {
             queue.parked.push((after, job));
         }
@@ -88,6 +96,15 @@ impl Pool {
         }
     }
 
+    /// Takes note of what is durable. Called on the store's thread.
+    pub(super) fn follow(&self, durability: &Durability) {
+        match durability {
+            Durability::UpTo(number) => self.durable(*number),
+            Durability::Failing(_) => self.hold(),
+            Durability::Failed(_) => self.stop(),
+        }
+    }
+
     /// Says that the store is failing: no batch runs until something is durable again.
     pub(super) fn hold(&self) {
         self.lock().held = true;
@@ -96,18 +113,33 @@ impl Pool {
     /// Says that changes up to `number` are durable, and that the store is not failing.
     pub(super) fn durable(&self, number: ChangeNumber) {
         let mut queue = self.lock();
-        queue.held = false;
         queue.durable = queue.durable.max(number);
-        let mut still_parked = Vec::with_capacity(queue.parked.len());
-        for (after, job) in std::mem::take(&mut queue.parked) {
-            if after <= number {
-                queue.push(job);
-            } else {
-                still_parked.push((after, job));
+        if std::mem::take(&mut queue.held) {
+            self.ready.notify_all();
+            self.waiting.notify_all();
+        }
+        if !queue.parked.is_empty() {
+            let parked = std::mem::take(&mut queue.parked);
+            let (run, still_parked): (Vec<_>, Vec<_>) = parked.into_iter().partition(|(after, _)| *after <= number);
+            queue.parked = still_parked;
+            for (_, job) in run {
+                self.push(&mut queue, job);
             }
         }
-        queue.parked = still_parked;
-        self.changed.notify_all();
+        if queue.durable_awaited > 0 {
+            self.durable.notify_all();
+        }
+    }
+
+    /// Adds a batch that can run, and wakes a thread for it.
+    fn push(&self, queue: &mut Queue, job: Job) {
+        if job.may_wait {
+            queue.waiting.push_back(job);
+            self.waiting.notify_one();
+        } else {
+            queue.ready.push_back(job);
+            self.ready.notify_one();
+        }
     }
 
     /// The next batch; blocks until there is one, and gives none when the pool stops.
@@ -122,7 +154,7 @@ impl Pool {
             {
                 return Some(job);
             }
-            queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue = self.ready.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -138,7 +170,7 @@ impl Pool {
             {
                 return Some(job);
             }
-            queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue = self.waiting.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -151,7 +183,9 @@ impl Pool {
             if queue.stopping || left.is_zero() {
                 return false;
             }
-            queue = self.changed.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
+            queue.durable_awaited += 1;
+            queue = self.durable.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
+            queue.durable_awaited -= 1;
         }
         true
     }
@@ -163,27 +197,20 @@ impl Pool {
         queue.ready.clear();
         queue.waiting.clear();
         queue.parked.clear();
-        self.changed.notify_all();
+        for waited_for in [&self.ready, &self.waiting, &self.durable, &self.stopped] {
+            waited_for.notify_all();
+        }
     }
 
-    /// Whether [`Pool::stop`] was called.
-    pub(super) fn is_stopping(&self) -> bool {
-        self.lock().stopping
+    /// Blocks until [`Pool::stop`] is called, at most for `timeout`; whether it was.
+    pub(super) fn wait_stopping(&self, timeout: Duration) -> bool {
+        let is_running = |queue: &mut Queue| !queue.stopping;
+        let waited = self.stopped.wait_timeout_while(self.lock(), timeout, is_running);
+        waited.unwrap_or_else(PoisonError::into_inner).0.stopping
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Queue {
-    /// Adds a batch that can run.
-    fn push(&mut self, job: Job) {
-        if job.may_wait {
-            self.waiting.push_back(job);
-        } else {
-            self.ready.push_back(job);
-        }
     }
 }
 

@@ -40,10 +40,10 @@ pub enum SignatureError {
     #[error(
         "the component is signed by {0}, which plugins.signed_by does not name: have it signed by one of those keys"
     )]
-    Unknown(PublicKey),
+    Unknown(Box<PublicKey>),
     /// It was changed after it was signed, or never signed by the key that it names.
     #[error("the signature of {0} does not fit the component, which was changed since: sign it again")]
-    Wrong(PublicKey),
+    Wrong(Box<PublicKey>),
     /// It is not of the form that signatures have.
     #[error("the component's signature is refused: {0}; sign it again with `vespiary sign --key FILE COMPONENT`")]
     Malformed(&'static str),
@@ -71,12 +71,12 @@ impl Signers {
             return if self.0.is_empty() { Ok(None) } else { Err(SignatureError::Missing) };
         };
         if !self.0.is_empty() && !self.0.contains(&signed.key) {
-            return Err(SignatureError::Unknown(signed.key));
+            return Err(SignatureError::Unknown(signed.key.into()));
         }
         let message = message(&signed.key, signed.component);
         match signed.key.0.verify_strict(&message, &signed.signature) {
             Ok(()) => Ok(Some(signed.key)),
-            Err(_) => Err(SignatureError::Wrong(signed.key)),
+            Err(_) => Err(SignatureError::Wrong(signed.key.into())),
         }
     }
 }
@@ -124,9 +124,8 @@ fn take_apart(component: &[u8]) -> Result<Option<Signed<'_>>, SignatureError> {
         return Err(SignatureError::Malformed("its section is not written as signatures are"));
     }
     let (key, signature) = section.data[1..].split_at(32);
-    let (Ok(key), Ok(signature)) =
-        (key.try_into().map_err(|_| ()).and_then(PublicKey::from_bytes), signature.try_into())
-    else {
+    let key = key.try_into().ok().and_then(PublicKey::from_bytes);
+    let (Some(key), Ok(signature)) = (key, signature.try_into()) else {
         return Err(SignatureError::Malformed("it names no key"));
     };
     Ok(Some(Signed { component: unsigned, key, signature: Signature::from_bytes(signature) }))
@@ -159,7 +158,7 @@ mod tests {
         assert_eq!(Signers::default().check(&signed), Ok(Some(our_public)));
         assert_eq!(Signers::default().check(&component()), Ok(None));
         assert_eq!(Signers::new(&[our_public]).check(&component()), Err(SignatureError::Missing));
-        assert_eq!(Signers::new(&[key(2).1]).check(&signed), Err(SignatureError::Unknown(our_public)));
+        assert_eq!(Signers::new(&[key(2).1]).check(&signed), Err(SignatureError::Unknown(our_public.into())));
     }
 
     #[test]
@@ -223,7 +222,7 @@ mod tests {
         for message in [digest.to_vec(), [PURPOSE, &digest[..]].concat(), component()] {
             let data = [&[FORM][..], public.0.as_bytes(), &ours.sign(&message).to_bytes()].concat();
             let signed = with_custom_section(&component(), SIGNATURE_SECTION, &data);
-            assert_eq!(Signers::new(&[public]).check(&signed), Err(SignatureError::Wrong(public)));
+            assert_eq!(Signers::new(&[public]).check(&signed), Err(SignatureError::Wrong(public.into())));
         }
     }
 }

@@ -357,10 +357,8 @@ impl Plugins {
         let inbox = inboxes.get(name).copied().unwrap_or_default();
         let (session, state, revision) = plugin.run(|run| (run.session, run.state, run.revision.clone()));
         let signed_by = revision.as_ref().and_then(|revision| self.signer_of(revision));
-        let letters = match session {
-            Some(session) => self.store.dead_letters(session, None, DEAD_LETTERS)?,
-            None => Vec::new(),
-        };
+        let letters = session.map(|session| self.store.dead_letters(session, None, DEAD_LETTERS));
+        let letters = letters.transpose()?.unwrap_or_default();
         let state_bytes = state.map_or(Ok(0), |state| self.store.state_bytes(state))?;
         let history = self.store.plugin_history(name)?;
         let summary = summary(&plugin, inboxes);

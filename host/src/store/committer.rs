@@ -12,11 +12,13 @@
 //! State that has expired is purged by the way, a piece at a time: with the next commit, or in one of its own when none
 //! comes. When the first value expires is known, so with nothing to expire the thread sleeps.
 //!
+//! A caller may say that more is about to come, which a commit then waits for, for a moment; see [`Linger`].
+//!
 //! The buffer has no bound of its own, since a caller cannot wait; callers heed [`Committer::backlog_bytes`].
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -30,6 +32,7 @@ use super::batch::{self, Batch};
 use super::database::LiveDatabase;
 use super::error::StoreError;
 use super::failure::Failure;
+use super::linger::Linger;
 use super::purging::{Clock, Purging};
 use super::tables;
 
@@ -79,6 +82,23 @@ pub(super) struct Pauses {
     pub(super) purge: Duration,
 }
 
+/// What a caller that hands a group over knows of the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// Nothing.
+    Unknown,
+    /// More is about to come that belongs together with this: a plugin has got events that are in this group.
+    MoreToCome,
+    /// This is what was to come.
+    Came,
+}
+
+/// Called with what is durable, each time that changes, on the store's thread. Must not block.
+pub type Follower = Box<dyn Fn(&Durability) + Send + Sync>;
+
+/// Changes beyond which a commit waits for no more.
+const LINGER_CHANGES: usize = 256;
+
 /// The database that commits go to, as it was found.
 pub(super) struct Found {
     /// The database.
@@ -107,7 +127,6 @@ pub(super) struct Committer {
 }
 
 /// What callers and the thread share.
-#[derive(Debug)]
 struct Exchange {
     /// What waits to be committed.
     waiting: Mutex<Waiting>,
@@ -123,8 +142,18 @@ struct Exchange {
     lost: AtomicU64,
     /// Tells whoever waits for a commit.
     watch: watch::Sender<Durability>,
+    /// Tells whoever waits for the end: the reason for which nothing becomes durable any more.
+    ended: watch::Sender<Option<Arc<str>>>,
+    /// Is told by the thread itself, without the wake-up that a watch costs.
+    follower: OnceLock<Follower>,
     /// What commits cost.
     totals: Mutex<Totals>,
+}
+
+impl std::fmt::Debug for Exchange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Exchange").field("durable", &self.durable).finish_non_exhaustive()
+    }
 }
 
 /// What waits to be committed.
@@ -138,6 +167,10 @@ struct Waiting {
     bytes: usize,
     /// Whether the thread sleeps and has to be woken.
     asleep: bool,
+    /// What is known of what is to come.
+    linger: Linger,
+    /// Whether the thread waits for what is to come.
+    lingers: bool,
     /// Whether somebody could not read, for which the database has to be opened anew.
     unreadable: bool,
     /// Whether more is taken.
@@ -173,6 +206,8 @@ impl Committer {
                 last: ChangeNumber(0),
                 bytes: 0,
                 asleep: false,
+                linger: Linger::default(),
+                lingers: false,
                 unreadable: false,
                 state: State::Open,
             }),
@@ -182,6 +217,8 @@ impl Committer {
             backlog: AtomicUsize::new(0),
             lost: AtomicU64::new(0),
             watch: watch::Sender::new(Durability::UpTo(ChangeNumber(0))),
+            ended: watch::Sender::new(None),
+            follower: OnceLock::new(),
             totals: Mutex::new(Totals::default()),
         });
         let Found { database, highest, commits, next_expiry } = found;
@@ -199,12 +236,23 @@ impl Committer {
     }
 
     /// Hands over a group.
-    pub(super) fn commit(&self, changes: &mut Vec<Change>, last: ChangeNumber) {
-        if changes.is_empty() {
+    pub(super) fn commit(&self, changes: &mut Vec<Change>, last: ChangeNumber, pace: Pace) {
+        if changes.is_empty() && pace != Pace::Came {
             return;
         }
         let bytes: usize = changes.iter().map(batch::weight).sum();
         let mut waiting = locked(&self.exchange.waiting);
+        match pace {
+            Pace::Unknown => {}
+            Pace::MoreToCome => waiting.linger.announce(Instant::now()),
+            Pace::Came => {
+                waiting.linger.came();
+                waiting.asleep |= std::mem::take(&mut waiting.lingers);
+            }
+        }
+        if changes.is_empty() {
+            return self.wake(waiting);
+        }
         if waiting.state != State::Open {
             self.exchange.lost.fetch_add(changes.len() as u64, Ordering::Relaxed);
             changes.clear();
@@ -219,6 +267,11 @@ impl Committer {
         waiting.last = last;
         waiting.bytes += bytes;
         self.exchange.backlog.fetch_add(bytes, Ordering::Relaxed);
+        self.wake(waiting);
+    }
+
+    /// Lets go of the buffer, and wakes the thread if it sleeps.
+    fn wake(&self, mut waiting: MutexGuard<'_, Waiting>) {
         let wake = std::mem::take(&mut waiting.asleep);
         drop(waiting);
         if wake {
@@ -252,6 +305,18 @@ impl Committer {
     /// Follows what is durable.
     pub(super) fn watch(&self) -> watch::Receiver<Durability> {
         self.exchange.watch.subscribe()
+    }
+
+    /// Told once nothing becomes durable any more, and why.
+    pub(super) fn ended(&self) -> watch::Receiver<Option<Arc<str>>> {
+        self.exchange.ended.subscribe()
+    }
+
+    /// Has the thread itself tell what is durable. There is one follower; a second is not told.
+    pub(super) fn follow(&self, follower: Follower) {
+        follower(&self.exchange.watch.borrow());
+        // The first stays.
+        let _ = self.exchange.follower.set(follower);
     }
 
     /// Bytes handed over and not yet committed.
@@ -314,6 +379,19 @@ impl Exchange {
             waiting = self.wake.wait_timeout(waiting, sleep).unwrap_or_else(PoisonError::into_inner).0;
         }
         waiting.asleep = false;
+        while waiting.state == State::Open
+            && (1..LINGER_CHANGES).contains(&waiting.changes.len())
+            && let Some(patience) = waiting.linger.wait(Instant::now())
+        {
+            waiting.lingers = true;
+            let waited = self.wake.wait_timeout(waiting, patience).unwrap_or_else(PoisonError::into_inner);
+            waiting = waited.0;
+            waiting.lingers = false;
+            if waited.1.timed_out() {
+                waiting.linger.in_vain();
+            }
+        }
+        waiting.asleep = false;
         std::mem::swap(&mut waiting.changes, changes);
         let bytes = std::mem::take(&mut waiting.bytes);
         Some(Work { last: waiting.last, bytes, unreadable: std::mem::take(&mut waiting.unreadable) })
@@ -323,14 +401,21 @@ impl Exchange {
         self.durable.store(work.last.0, Ordering::Release);
         self.backlog.fetch_sub(work.bytes, Ordering::Relaxed);
         self.failing.store(false, Ordering::Release);
-        self.watch.send_replace(Durability::UpTo(work.last));
+        self.tell(Durability::UpTo(work.last));
+    }
+
+    fn tell(&self, durability: Durability) {
+        if let Some(follower) = self.follower.get() {
+            follower(&durability);
+        }
+        self.watch.send_replace(durability);
     }
 
     /// Something failed that is tried again.
     fn failing(&self, reason: &Arc<str>) {
         locked(&self.totals).statistics.failures += 1;
         self.failing.store(true, Ordering::Release);
-        self.watch.send_replace(Durability::Failing(reason.clone()));
+        self.tell(Durability::Failing(reason.clone()));
     }
 
     /// Waits before the next attempt, but no longer than the store is open; whether it is closed.
@@ -352,7 +437,9 @@ impl Exchange {
         tracing::error!(durable, lost, "cannot commit to the database, nothing is stored any more: {reason}");
         self.backlog.store(0, Ordering::Relaxed);
         self.failing.store(true, Ordering::Release);
-        self.watch.send_replace(Durability::Failed(reason.into()));
+        let reason: Arc<str> = reason.into();
+        self.tell(Durability::Failed(reason.clone()));
+        self.ended.send_replace(Some(reason));
     }
 
     fn count(&self, changes: usize, wrote: bool, spent: Duration) {

@@ -16,6 +16,7 @@ mod database;
 mod directory;
 mod error;
 mod failure;
+mod linger;
 mod loader;
 mod purging;
 mod record;
@@ -41,7 +42,7 @@ use tokio::sync::watch;
 use vespiary_core::event::{Change, ChangeNumber, DeadLetter, PluginName, Revision, Sequence, SessionId};
 use vespiary_core::message::Timestamp;
 
-pub use committer::{CommitStatistics, Durability};
+pub use committer::{CommitStatistics, Durability, Follower, Pace};
 pub use components::Components;
 pub use error::{LockHolder, StoreError};
 pub use loader::{LoadAnswer, LoadRequest, LoadStatistics};
@@ -168,7 +169,23 @@ impl Store {
     /// While commits fail, changes are kept and wait. After one has failed for good, or once closed, changes are
     /// dropped: their numbers never become durable.
     pub fn commit(&self, changes: &mut Vec<Change>, last: ChangeNumber) {
-        self.inner.committer.commit(changes, last);
+        self.commit_at(changes, last, Pace::Unknown);
+    }
+
+    /// The same by one who knows something of what comes next.
+    pub fn commit_at(&self, changes: &mut Vec<Change>, last: ChangeNumber, pace: Pace) {
+        self.inner.committer.commit(changes, last, pace);
+    }
+
+    /// Told once nothing becomes durable any more, and why.
+    pub fn ended(&self) -> watch::Receiver<Option<Arc<str>>> {
+        self.inner.committer.ended()
+    }
+
+    /// Says who is told what is durable by the store's thread itself, each time that changes, beginning now. There is
+    /// one; a second is not told. Must not block.
+    pub fn follow(&self, follower: Follower) {
+        self.inner.committer.follow(follower);
     }
 
     /// Number of the last change that is on disk; 0 at first.

@@ -19,7 +19,7 @@ pub(super) const TICK: Duration = Duration::from_millis(10);
 /// Ticks without a call after which the ticking thread goes to sleep.
 const IDLE_TICKS: u32 = 100;
 /// Core instances, memories and tables of one component: a plugin's own module, adapters and what it is composed of.
-const CORE_INSTANCES_PER_COMPONENT: u32 = 16;
+const CORE_INSTANCES_PER_COMPONENT: u32 = 64;
 const MEMORIES_PER_COMPONENT: u32 = 4;
 const TABLES_PER_COMPONENT: u32 = 8;
 /// Memory that an instance is expected to need at least, by which the pool is sized. An idle one was measured at 54 KiB; what it

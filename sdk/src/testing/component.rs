@@ -42,49 +42,80 @@ struct Process {
     output: BufReader<ChildStdout>,
 }
 
+/// Keys and values.
+type WireEntries = Vec<(String, Vec<u8>)>;
+
 /// What a call did. Mirrors `vespiary test-host`.
 #[derive(Deserialize)]
 struct Report {
+    /// What became of the event.
     outcome: Option<WireOutcome>,
-    migrated: Option<Vec<Vec<(String, Vec<u8>)>>>,
+    /// What a migration gave, for each entry.
+    migrated: Option<Vec<WireEntries>>,
+    /// What a route answered.
     response: Option<WireResponse>,
+    /// Why the call failed.
     failed: Option<String>,
+    /// Messages.
     publishes: Vec<WireMessage>,
+    /// Keys, values and when they are gone.
     writes: Vec<(String, Option<Vec<u8>>, Option<u64>)>,
+    /// Timers by their names; none to cancel.
     timers: Vec<(String, Option<WireTimer>)>,
+    /// Clients.
     disconnects: Vec<String>,
+    /// How often something was refused for want of a grant.
     denied: u32,
+    /// Levels and lines.
     logs: Vec<(String, String)>,
 }
 
+/// What became of an event.
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum WireOutcome {
+    /// Handled.
     Done,
+    /// To come again: the reason, and after how many milliseconds.
     Retry(String, Option<u64>),
+    /// Given up, with the reason.
     Reject(String),
 }
 
+/// A timer.
 #[derive(Deserialize)]
 struct WireTimer {
+    /// When it falls due.
     at: u64,
+    /// The payload of its event.
     payload: Vec<u8>,
+    /// Its schedule.
     cron: Option<String>,
 }
 
+/// A response.
 #[derive(Deserialize)]
 struct WireResponse {
+    /// The status.
     status: u16,
+    /// Names and values.
     headers: Vec<(String, String)>,
+    /// The body.
     body: Vec<u8>,
 }
 
+/// A message.
 #[derive(Deserialize)]
 struct WireMessage {
+    /// The topic.
     topic: String,
+    /// The payload.
     payload: Vec<u8>,
+    /// The QoS.
     qos: u8,
+    /// The RETAIN flag.
     retain: bool,
+    /// Names and values, as the contract has them.
     properties: Vec<(String, String)>,
 }
 

@@ -3,6 +3,9 @@
 //! Each module declares the plugins that it needs; nothing here sees the inside of the SDK.
 
 mod asked;
+#[path = "../../examples/bay.rs"]
+mod bay;
+mod example_bay;
 mod handlers;
 mod host;
 mod manifest;

@@ -65,7 +65,7 @@ enum Call {
         /// The state version of the entries.
         from: u32,
         /// Keys and values.
-        entries: Vec<(String, Vec<u8>)>,
+        entries: WireEntries,
     },
     /// `wasi:http/incoming-handler`.
     Serve {
@@ -112,13 +112,16 @@ struct WireMessage {
     properties: Vec<(String, String)>,
 }
 
+/// Keys and values.
+type WireEntries = Vec<(String, Vec<u8>)>;
+
 /// What a call did.
 #[derive(Serialize, Default)]
 struct Report {
     /// What became of the event.
     outcome: Option<Outcome>,
     /// What a migration gave.
-    migrated: Option<Vec<Vec<(String, Vec<u8>)>>>,
+    migrated: Option<Vec<WireEntries>>,
     /// What a route answered.
     response: Option<WireResponse>,
     /// Why the call failed.

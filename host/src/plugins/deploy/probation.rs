@@ -6,7 +6,7 @@
 //! any other, to the code before under a new number; what was handled since comes to it again, marked, and updates its state.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use vespiary_core::event::{Lane, ProbationVerdict, Revision};
 use vespiary_core::{Input, Timestamp};
@@ -21,6 +21,9 @@ use crate::wasm::{Instance, LogLevel};
 
 /// Milliseconds between two calls of `health` while code is on trial.
 const HEALTH_INTERVAL_MS: u64 = 2_000;
+
+/// Pause before a rollback is tried again that could not be done at the time.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// The probation of an active revision.
 pub(in super::super) struct Probation {
@@ -139,7 +142,14 @@ impl Plugins {
                     Err(error) => {
                         let line = format!("it failed its probation ({reason}) and cannot be rolled back: {error}");
                         plugin.log.note(LogLevel::Error, line);
-                        plugin.run(|run| run.probation = None);
+                        if passes(&error) {
+                            // The end of this looks again.
+                            std::thread::sleep(RETRY_PAUSE);
+                        } else {
+                            let (name, verdict) = (plugin.name.clone(), ProbationVerdict::Keep);
+                            plugins.post(Input::EndProbation { plugin: name, verdict });
+                            plugin.run(|run| run.probation = None);
+                        }
                     }
                 }
             }
@@ -193,4 +203,9 @@ impl Plugins {
         report.pause_ms = milliseconds(pause);
         Ok(report)
     }
+}
+
+/// Whether what failed may succeed later.
+fn passes(error: &DeployError) -> bool {
+    matches!(error, DeployError::DoesNotRest(_) | DeployError::Unconfirmed(_) | DeployError::Store(_))
 }

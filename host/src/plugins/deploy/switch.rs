@@ -28,6 +28,17 @@ impl Plugins {
             if out(run) {
                 self.cancel_takes(&plugin.name, run.lane_numbers());
             }
+            // A batch that waits for a request whose turn does not come any more.
+            if run.service.is_idle() {
+                for lane in run.lane_numbers() {
+                    if let Some(waiting) = run.lane(lane)
+                        && waiting.held.take().is_some()
+                    {
+                        waiting.phase = Phase::Resting;
+                        self.post(Input::ReturnEvents { plugin: plugin.name.clone(), lane });
+                    }
+                }
+            }
         });
         let resting = |run: &mut Run| run.is_resting().then_some(run.settled);
         let settled = match plugin.wait(self.options.quiesce, resting) {

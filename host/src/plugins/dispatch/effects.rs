@@ -44,6 +44,24 @@ impl Plugins {
                     run.service.committed(ticket, after);
                 });
             }),
+            Effect::PluginActivated { .. }
+            | Effect::PluginRefused { .. }
+            | Effect::PluginRemoved { .. }
+            | Effect::LanesArranged { .. }
+            | Effect::DeadLettersChanged { .. }
+            | Effect::GenerationStepped { .. }
+            | Effect::ProbationEnded { .. } => self.take_answer(effect),
+            Effect::Send { .. }
+            | Effect::FanOut(_)
+            | Effect::Close { .. }
+            | Effect::Load { .. }
+            | Effect::Dropped { .. } => {}
+        }
+    }
+
+    /// Leaves an answer for the deploy, or whoever else asked for something, to find.
+    fn take_answer(&self, effect: Effect) {
+        match effect {
             Effect::PluginActivated { plugin, session, state, revision: _, after } => self.with(&plugin, |plugin| {
                 plugin.run(|run| {
                     run.session = Some(session);
@@ -75,11 +93,7 @@ impl Plugins {
                     run.answers.probation = Some(ProbationOver { rolled_back, put_back, after });
                 });
             }),
-            Effect::Send { .. }
-            | Effect::FanOut(_)
-            | Effect::Close { .. }
-            | Effect::Load { .. }
-            | Effect::Dropped { .. } => {}
+            other => debug_assert!(false, "no answer: {other:?}"),
         }
     }
 
