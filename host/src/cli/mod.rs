@@ -31,6 +31,9 @@ mod connection;
 
 mod open_files;
 
+#[cfg(test)]
+mod guide;
+
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::process::ExitCode;

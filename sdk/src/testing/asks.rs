@@ -151,7 +151,7 @@ impl TestCall<'_> {
         self.header("content-type", "application/json").body(body)
     }
 
-    /// Sends it. A panic is answered with 500, as by the host, and leaves nothing behind.
+    /// Sends it. A panic is answered with 500; what is answered with 500 or above leaves nothing behind, as with the host.
     ///
     /// # Panics
     /// If the plugin's `init` fails, and if the plugin did what it was not granted.
@@ -170,6 +170,10 @@ impl TestCall<'_> {
         };
         host.check_grants();
         match response {
+            Ok(response) if response.code() >= 500 => {
+                world.rollback();
+                response
+            }
             Ok(response) => {
                 host.commit();
                 host.fire();

@@ -1,8 +1,8 @@
 //! Answers HTTP requests, and sends some.
 //!
-//! `/echo` gives back method, headers and body; `/count` adds to the state key `visits` and publishes the sum; `/fetch` sends what
-//! the header `x-url` names (with the body of the request, if it has one, or `x-bytes` bytes) and gives back status and body, or
-//! the error; `/large` writes as many bytes as the header `x-bytes` says; `/silent` gives no response, `/unfinished` one whose body
+//! `/echo` gives back method, headers and body; `/count` adds to the state key `visits` and publishes the sum (with the
+//! status that the header `x-status` names); `/fetch` sends what the header `x-url` names (with the body of the request, if it
+//! has one, or `x-bytes` bytes) and gives back status and body, or the error; `/large` writes as many bytes as the header `x-bytes` says; `/silent` gives no response, `/unfinished` one whose body
 //! does not end, `/panic` panics, `/spin` never ends.
 
 #![cfg(target_arch = "wasm32")]
@@ -70,7 +70,10 @@ impl incoming_handler::Guest for Plugin {
                 let text = format!("{:?} {} ", request.method(), request.authority().unwrap_or_default());
                 reply(response, 201, &kept, [text.as_bytes(), &body].concat().chunks(3));
             }
-            "/count" => reply(response, 200, &[], count().as_bytes().chunks(4096)),
+            "/count" => {
+                let status = header("x-status").parse().unwrap_or(200);
+                reply(response, status, &[], count().as_bytes().chunks(4096));
+            }
             "/fetch" => {
                 let body = header("x-bytes").parse().map_or(body, |bytes| vec![b'x'; bytes]);
                 let (status, text) = match fetch(&header("x-url"), &body) {

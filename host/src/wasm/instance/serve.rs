@@ -18,7 +18,8 @@ use crate::wasm::host::HostState;
 use crate::wasm::inspect;
 use crate::wasm::state::StateRead;
 
-/// What a request to a plugin's HTTP service came to. The response is to be sent once the rest is committed.
+/// What a request to a plugin's HTTP service came to. The response is to be sent once the rest is committed. There is no rest
+/// where the response is an error of the server (500 and above): then nothing of what the call did is to remain.
 #[derive(Debug)]
 pub struct Served {
     /// The response; without trailers.
@@ -55,6 +56,9 @@ impl Instance {
         let response = self.store.data().http.reply.take();
         let response = response.map_err(|reason| self.failed("the HTTP service", &reason))?;
         let done = batch.done();
+        if response.status().is_server_error() {
+            return Ok(Served::alone(response, done.denied));
+        }
         Ok(Served {
             response,
             publishes: done.publishes,
@@ -90,7 +94,12 @@ impl Served {
         let body = format!("the body has more than {limit} bytes\n");
         let mut response = http::Response::new(Bytes::from(body));
         *response.status_mut() = http::StatusCode::PAYLOAD_TOO_LARGE;
+        Self::alone(response, 0)
+    }
+
+    /// A response that changes nothing.
+    fn alone(response: http::Response<Bytes>, denied: u32) -> Self {
         let (publishes, writes, timers, disconnects) = <_>::default();
-        Self { response, publishes, writes, timers, disconnects, denied: 0 }
+        Self { response, publishes, writes, timers, disconnects, denied }
     }
 }

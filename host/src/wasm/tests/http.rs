@@ -126,6 +126,17 @@ fn what_a_request_does_comes_with_its_response() {
 }
 
 #[test]
+fn an_error_of_the_server_leaves_nothing_behind() {
+    let mut instance = Bed::new().start("serves");
+    for (status, remains) in [("200", true), ("404", true), ("500", false), ("503", false)] {
+        let served = serve(&mut instance, "/count", &[("x-status", status)], "").unwrap();
+        assert_eq!(served.response.status().as_str(), status);
+        let effects = (served.writes.len(), served.publishes.len(), served.timers.len());
+        assert_eq!(effects, if remains { (1, 2, 1) } else { (0, 0, 0) }, "{status}");
+    }
+}
+
+#[test]
 fn bodies_are_bounded_on_their_way_in_and_out() {
     let bed = Bed::with(WasmLimits { http_body_bytes: 10_000, ..small() });
     let mut instance = bed.start("serves");
