@@ -8,7 +8,7 @@ plugin! {
     name: "gatekeeper",
     handlers: [moved],
     hooks: [named, known, second_factor, plant, all, cleaned, shouted, narrowed, redacted],
-    routes: [asset, assets, moved_by_hand, fails, panics, anything],
+    routes: [asset, assets, moved_by_hand, fails, panics, gives_up, anything],
     publishes: ["assets/+/place"],
     secrets: ["pepper", "token"],
     http_hosts: ["https://cmdb.example.com", "http://*.plant.example"],
@@ -122,6 +122,12 @@ fn fails(cx: &mut Context) -> Result<Response> {
 fn panics(cx: &mut Context) -> Result<Response> {
     cx.state().set("x", &1)?;
     panic!("told to")
+}
+
+#[http(POST, "/gives-up")]
+fn gives_up(cx: &mut Context) -> Result<Response> {
+    cx.state().set("x", &1)?;
+    Ok(Response::new(500))
 }
 
 #[http(GET, "/files/{rest..}")]
@@ -262,7 +268,7 @@ fn what_cannot_be_answered_has_the_right_status() {
     assert_eq!(response.code(), 400);
     assert!(response.body_text().ends_with("(in hall)"), "{}", response.body_text());
     assert_eq!(host.get("/assets?limit=x").body_text(), "`limit` is `x`: invalid digit found in string");
-    for path in ["/fails", "/panics"] {
+    for path in ["/fails", "/panics", "/gives-up"] {
         let response = host.post(path, json!({}));
         assert_eq!((response.code(), host.state::<u8>("x")), (500, None), "{path} leaves nothing behind");
     }
