@@ -67,7 +67,8 @@ impl Plant {
 
     /// Waits until so many events have been handled since the broker started.
     fn handled(&self, count: u32) -> Result<()> {
-        self.broker().wait_plugin("swaps", "done", |shown| shown["counts"]["handled"].as_u64() >= Some(count.into()))?;
+        self.broker()
+            .wait_plugin("swaps", "done", |shown| shown["counts"]["handled"].as_u64() >= Some(count.into()))?;
         Ok(())
     }
 
