@@ -3,9 +3,12 @@
 //! Real sockets, real components, real restarts. Most tests use one of two guests, `obeys` (which does what each event says) and
 //! `decides` (which decides by what it is asked), under a manifest of the test's own.
 
+mod clients;
+mod dead_letters;
 mod hooks;
 mod hooks_failing;
 mod scram;
+mod timers;
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
