@@ -3,11 +3,15 @@
 //! Real sockets, real components, real restarts. Most tests use one of two guests, `obeys` (which does what each event says) and
 //! `decides` (which decides by what it is asked), under a manifest of the test's own.
 
+mod canary;
 mod clients;
 mod dead_letters;
 mod hooks;
 mod hooks_failing;
+mod lanes;
+mod limits;
 mod scram;
+mod services;
 mod timers;
 
 use std::io::{Read as _, Write as _};
