@@ -92,11 +92,8 @@ fn a_timer_that_fell_due_while_the_broker_was_down_fires_once_when_it_is_back() 
 #[test]
 fn schedules_of_manifest_and_code_fire_again_and_again_and_end_with_what_declared_them() -> Result<()> {
     let mut plant = Plant::start("")?;
-    let ticking = format!(
-        r#"{OBEYS},"schedules":[{{"name":"second","cron":"* * * * * *","payload":"cHVibGlzaCBvdXQvdGljayBtYW5pZmVzdA=="}}]"#
-    );
-    // The payload of a schedule stands in the manifest as it is, or it would be no text of a person's.
-    let ticking = ticking.replace("cHVibGlzaCBvdXQvdGljayBtYW5pZmVzdA==", "publish out/tick manifest");
+    let schedule = r#"{"name":"second","cron":"* * * * * *","payload":"publish out/tick manifest"}"#;
+    let ticking = format!(r#"{OBEYS},"schedules":[{schedule}]"#);
     plant.deploy("obeys", "obeys", &ticking)?;
     let mut client = listener(plant.broker(), "one")?;
     for _ in 0..2 {
@@ -153,7 +150,7 @@ fn each_request_gets_exactly_one_response_also_over_a_kill() -> Result<()> {
         peer.send(&packets::publish_with(5, 0x32, &response_topic, 5, &correlated, answer.as_bytes()));
         let packet = loop {
             let packet = peer.packet();
-            // Requests that come again are somebody's else.
+            // The question that comes again is not what is waited for.
             if packet[0] >> 4 == 4 {
                 break packet;
             }
