@@ -18,6 +18,7 @@ mod hot_swap;
 mod interop;
 mod languages;
 mod large_queues;
+mod platform;
 mod sandbox;
 mod signing;
 mod swaps;

@@ -1,33 +1,45 @@
 //! Guests that misbehave: each is stopped and reported by name and reason, and traffic beside it loses nothing.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 
 use super::client::{Client, Packet};
 use super::harness::{Broker, guest};
 
-/// Runs `during` beside a stream of QoS 1 messages between two clients; gives how many of them arrived, all in order.
-fn beside_a_stream(broker: &Broker, during: impl FnOnce() -> Result<()>) -> Result<u32> {
+/// What went by in a stream.
+pub(crate) struct Streamed {
+    /// Messages, all in order.
+    pub(crate) messages: usize,
+    /// The time from PUBLISH to the subscriber that 99 of 100 of them took at most.
+    pub(crate) p99: Duration,
+}
+
+/// Runs `during` beside a stream of QoS 1 messages between two clients, none of which may get lost.
+pub(crate) fn beside_a_stream(broker: &Broker, during: impl FnOnce() -> Result<()>) -> Result<Streamed> {
     let stop = &AtomicBool::new(false);
     std::thread::scope(|scope| {
         let mut subscriber = Client::connect(broker.mqtt, "stream-subscriber", true)?;
         subscriber.subscribe("stream", 1)?;
         let mut publisher = Client::connect(broker.mqtt, "stream-publisher", true)?;
-        let stream = scope.spawn(move || -> Result<u32> {
-            let mut number = 0u32;
+        let stream = scope.spawn(move || -> Result<Streamed> {
+            let (mut number, mut times) = (0u32, Vec::new());
             while !stop.load(Ordering::Relaxed) {
+                let began = Instant::now();
                 publisher.publish_acknowledged("stream", &number.to_be_bytes())?;
                 let packet = subscriber.expect()?;
                 let Packet::Publish { payload, dup: false, packet_id, .. } = packet else {
                     anyhow::bail!("instead of message {number}: {packet:?}")
                 };
                 ensure!(payload == number.to_be_bytes(), "message {number} is lost");
+                times.push(began.elapsed());
                 subscriber.puback(packet_id)?;
                 number += 1;
             }
-            Ok(number)
+            times.sort();
+            let p99 = times.get(times.len() * 99 / 100).copied().unwrap_or_default();
+            Ok(Streamed { messages: times.len(), p99 })
         });
         let result = during();
         stop.store(true, Ordering::Relaxed);
@@ -64,7 +76,7 @@ fn misbehaving_plugins_are_stopped_and_reported_while_others_notice_nothing() ->
             Ok(())
         })
         .with_context(|| name)?;
-        ensure!(streamed > 10, "{name}: only {streamed} messages went by");
+        ensure!(streamed.messages > 10, "{name}: only {} messages went by", streamed.messages);
     }
     Ok(())
 }
@@ -87,7 +99,7 @@ fn a_publish_where_it_may_not_is_denied_counted_and_named() -> Result<()> {
         ensure!(logged.lines().any(|line| named(&line)), "the denial is not in the log: {logged}");
         Ok(())
     })?;
-    ensure!(streamed > 0);
+    ensure!(streamed.messages > 0);
     while let Some((topic, _)) = watcher.receive_publish(Duration::from_millis(300))? {
         ensure!(topic == "stream" || topic == "in/a", "it was published all the same: {topic}");
     }

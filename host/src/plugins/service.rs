@@ -1,8 +1,9 @@
 //! HTTP services of plugins: a request is a call like any other, which belongs to no event.
 //!
 //! It reads the plugin's state, and what it writes, publishes and sets is one transaction; the response is given once that is
-//! on disk. A plugin with one lane does one thing at a time: a request waits for the batch that is out, and the next batch for
-//! the request, in turn. With several lanes a request runs beside them, and again if it has read what they wrote since.
+//! on disk. An error of the server (500 and above) leaves nothing behind. A plugin with one lane does one thing at a time: a
+//! request waits for the batch that is out, and the next batch for the request, in turn. With several lanes a request runs
+//! beside them, and again if it has read what they wrote since.
 //!
 //! Requests run on threads of their own. Each plugin takes a bounded number of them at a time, and refuses more.
 

@@ -68,9 +68,10 @@ fn frames(backtrace: &str) -> Vec<String> {
     while let Some(line) = lines.next() {
         let Some(name) = name(line) else { continue };
         let place = lines.peek().and_then(|next| next.strip_prefix("at ")).map(place);
-        if PANIC_MACHINERY.iter().any(|machinery| name.contains(machinery)) {
+        if name == "abort" || PANIC_MACHINERY.iter().any(|machinery| name.contains(machinery)) {
             continue;
         }
+        let name = name.as_str();
         if frames.len() == FRAMES {
             break;
         }
@@ -86,7 +87,7 @@ fn frames(backtrace: &str) -> Vec<String> {
 }
 
 /// The function that a line of a backtrace names, if it names one.
-fn name(line: &str) -> Option<&str> {
+fn name(line: &str) -> Option<String> {
     let numbered = line.split_once(": ").filter(|(number, _)| number.bytes().all(|byte| byte.is_ascii_digit()));
     let rest = match numbered {
         Some((_, rest)) => rest
@@ -104,12 +105,27 @@ fn place(place: &str) -> &str {
     place.rfind("/src/").map_or(place, |at| &place[at + 1..])
 }
 
-/// A function's name without the hash that Rust appends.
-fn without_hash(name: &str) -> &str {
-    match name.rsplit_once("::h") {
-        Some((name, hash)) if hash.len() == 16 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()) => name,
+/// A function's name without the hash that Rust appends to it, and without those that newer compilers put behind the name of each
+/// crate: `std[0123456789abcdef]::process::abort`.
+fn without_hash(name: &str) -> String {
+    let is_hash =
+        |hash: &str| !hash.is_empty() && hash.len() <= 16 && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let name = match name.rsplit_once("::h") {
+        Some((name, hash)) if hash.len() == 16 && is_hash(hash) => name,
         _ => name,
+    };
+    let mut parts = name.split('[');
+    let mut result = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        match part.split_once(']') {
+            Some((hash, rest)) if hash.len() > 8 && is_hash(hash) => result.push_str(rest),
+            Some(_) | None => {
+                result.push('[');
+                result.push_str(part);
+            }
+        }
     }
+    result
 }
 
 #[cfg(test)]
@@ -122,6 +138,9 @@ mod tests {
     0:   0x8a1f - plugin.wasm!__rustc::rust_panic
     1:   0x71c2 - core::panicking::panic_fmt::h0123456789abcdef
                     at /rustc/59807616/library/core/src/panicking.rs:80:14
+    1:   0x71c2 - plugin.wasm!abort
+    1:   0x71c2 - std[d123b7a1a2ed1472]::sys::pal::wasi::helpers::abort_internal
+    1:   0x71c2 - plugin.wasm!<[u8] as core[6d9e98711c484d2e]::fmt::Debug>::fmt
     2:    0x91a - inlined::deeper
                     at /home/ada/plugin/src/rules.rs:7:9
                 - plugin::vibration::h0123456789abcdef
@@ -130,6 +149,7 @@ mod tests {
     4:    0xa00 - plugin.wasm!handle
 note: using the environment variable may show more";
         let expected = [
+            "<[u8] as core::fmt::Debug>::fmt",
             "inlined::deeper at src/rules.rs:7:9",
             "plugin::vibration at src/lib.rs:31:5",
             "<fn() -> ! as core::ops::FnOnce>::call",

@@ -8,7 +8,7 @@ plugin! {
     name: "gatekeeper",
     handlers: [moved],
     hooks: [named, known, second_factor, plant, all, cleaned, shouted, narrowed, redacted],
-    routes: [asset, assets, moved_by_hand, fails, shut, panics, anything],
+    routes: [asset, assets, moved_by_hand, fails, panics, gives_up, anything],
     publishes: ["assets/+/place"],
     secrets: ["pepper", "token"],
     http_hosts: ["https://cmdb.example.com", "http://*.plant.example"],
@@ -118,16 +118,16 @@ fn fails(cx: &mut Context) -> Result<Response> {
     Err(Error::retry("the store is shut"))
 }
 
-#[http(POST, "/shut")]
-fn shut(cx: &mut Context) -> Result<Response> {
-    cx.state().set("x", &1)?;
-    Ok(Response::new(503))
-}
-
 #[http(POST, "/panics")]
 fn panics(cx: &mut Context) -> Result<Response> {
     cx.state().set("x", &1)?;
     panic!("told to")
+}
+
+#[http(POST, "/gives-up")]
+fn gives_up(cx: &mut Context) -> Result<Response> {
+    cx.state().set("x", &1)?;
+    Ok(Response::new(500))
 }
 
 #[http(GET, "/files/{rest..}")]
@@ -268,9 +268,9 @@ fn what_cannot_be_answered_has_the_right_status() {
     assert_eq!(response.code(), 400);
     assert!(response.body_text().ends_with("(in hall)"), "{}", response.body_text());
     assert_eq!(host.get("/assets?limit=x").body_text(), "`limit` is `x`: invalid digit found in string");
-    for (path, status) in [("/fails", 500), ("/panics", 500), ("/shut", 503)] {
+    for path in ["/fails", "/panics", "/gives-up"] {
         let response = host.post(path, json!({}));
-        assert_eq!((response.code(), host.state::<u8>("x")), (status, None), "{path} leaves nothing behind");
+        assert_eq!((response.code(), host.state::<u8>("x")), (500, None), "{path} leaves nothing behind");
     }
     assert!(host.logs().iter().any(|line| line.message == "route `fails` failed: the store is shut"));
 }

@@ -19,6 +19,7 @@ use bindings::exports::vespiary::plugin::hooks::{
 use bindings::exports::vespiary::plugin::lifecycle;
 use bindings::vespiary::plugin::types::Qos;
 use bindings::vespiary::plugin::{broker, state, timers};
+use bindings::wasi::config::store;
 
 #[used]
 #[unsafe(link_section = "vespiary:manifest")]
@@ -105,7 +106,8 @@ impl Guest for Plugin {
         }
     }
 
-    /// By the payload: `keep`, `drop`, `deny`, `move` (another topic), `wrong` (no topic name); others get a mark.
+    /// By the payload: `keep`, `drop`, `deny`, `move` (another topic), `wrong` (no topic name), `spin`, `panic`; others get a mark,
+    /// which is `seen` or what the configuration says.
     fn intercept_publish(client: Client, mut message: Message) -> PublishVerdict {
         match &*String::from_utf8_lossy(&message.payload) {
             "keep" => PublishVerdict::Keep,
@@ -119,8 +121,13 @@ impl Guest for Plugin {
                 message.topic = "a/+".into();
                 PublishVerdict::Replace(message)
             }
+            "spin" => loop {
+                std::hint::black_box(&client.id);
+            },
+            "panic" => panic!("no payload like that"),
             _ => {
-                message.payload.extend_from_slice(b" (seen)");
+                let mark = store::get("mark").ok().flatten().unwrap_or_else(|| "seen".into());
+                message.payload.extend_from_slice(format!(" ({mark})").as_bytes());
                 PublishVerdict::Replace(message)
             }
         }

@@ -7,7 +7,8 @@
 //! `config KEY`, `secret NAME` (reveals and prints it), `count NAME AMOUNT LABELS` and `gauge NAME VALUE` (labels as `A=B`),
 //! `show` and `captures` (of the event), `sleep MS`, `spin`, `look` (around in the system), `exit CODE`, `panic TEXT`. Transactions:
 //! `begin EVENT`, `rollback`, `retry REASON`, `later MS`, `reject REASON`, and `forget` (gives no outcome). What a command finds out is
-//! published to `out/COMMAND`.
+//! published to `out/COMMAND`. What the broker tells of clients is published to `out/client` with its topic, and that a request was
+//! not answered to `out/unanswered`.
 
 #![cfg(target_arch = "wasm32")]
 
@@ -20,7 +21,13 @@ impl Guest for Plugin {
         let mut outcomes = Vec::new();
         for event in events {
             transaction::begin(event.id);
-            let commands = String::from_utf8_lossy(&event.payload).into_owned();
+            let mut commands = String::from_utf8_lossy(&event.payload).into_owned();
+            if event.topic.starts_with("$clients/") && commands.starts_with('{') {
+                tell("client", &format!("{} {commands}", event.topic));
+                commands.clear();
+            } else if event.topic.starts_with("$reply/") && commands.is_empty() {
+                tell("unanswered", &show(&event));
+            }
             let mut outcome = Some(Outcome::Done);
             for line in commands.lines() {
                 let (command, rest) = line.split_once(' ').unwrap_or((line, ""));

@@ -1,8 +1,10 @@
 //! Answers HTTP requests, and sends some.
 //!
 //! `/echo` gives back method, headers and body; `/count` adds to the state key `visits` and publishes the sum (with the
-//! status that the header `x-status` names); `/fetch` sends what the header `x-url` names (with the body of the request, if it
-//! has one, or `x-bytes` bytes) and gives back status and body, or the error; `/large` writes as many bytes as the header `x-bytes` says; `/silent` gives no response, `/unfinished` one whose body
+//! status that the header `x-status` names), `/fail` does the same and answers 500, `/fall` does and panics; `/visits` gives what
+//! stands under the key; `/fetch` sends what the header `x-url` names (with the body of the request, if it has one, or `x-bytes`
+//! bytes) and gives back status and body, or the error; `/large` writes as many bytes as the header `x-bytes` says; `/silent` gives
+//! no response, `/unfinished` one whose body
 //! does not end, `/panic` panics, `/spin` never ends.
 
 #![cfg(target_arch = "wasm32")]
@@ -73,6 +75,12 @@ impl incoming_handler::Guest for Plugin {
             "/count" => {
                 let status = header("x-status").parse().unwrap_or(200);
                 reply(response, status, &[], count().as_bytes().chunks(4096));
+            }
+            "/fail" => reply(response, 500, &[], count().as_bytes().chunks(4096)),
+            "/fall" => panic!("{} {path}", count()),
+            "/visits" => {
+                let visits = state::get("visits").expect("a key").unwrap_or_else(|| b"0".to_vec());
+                reply(response, 200, &[], visits.chunks(4096));
             }
             "/fetch" => {
                 let body = header("x-bytes").parse().map_or(body, |bytes| vec![b'x'; bytes]);
