@@ -32,7 +32,7 @@ use super::batch::{self, Batch};
 use super::database::LiveDatabase;
 use super::error::StoreError;
 use super::failure::Failure;
-use super::linger::Linger;
+use super::linger::{Linger, Pace};
 use super::purging::{Clock, Purging};
 use super::tables;
 
@@ -80,17 +80,6 @@ pub(super) struct Pauses {
     pub(super) longest: Duration,
     /// Between two pieces of expired state that are purged.
     pub(super) purge: Duration,
-}
-
-/// What a caller that hands a group over knows of the next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pace {
-    /// Nothing.
-    Unknown,
-    /// More is about to come that belongs together with this: a plugin has got events that are in this group.
-    MoreToCome,
-    /// This is what was to come.
-    Came,
 }
 
 /// Called with what is durable, each time that changes, on the store's thread. Must not block.

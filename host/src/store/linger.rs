@@ -14,6 +14,17 @@ const LONGEST: Duration = Duration::from_micros(300);
 /// Announcements in a row, at most, that are not waited for after one that was not kept: 2 to this power.
 const MOST_PASSED_OVER: u32 = 10;
 
+/// What a caller that hands a group over knows of the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// Nothing.
+    Unknown,
+    /// More is about to come that belongs together with this: a plugin has got events that are in this group.
+    MoreToCome,
+    /// This is what was to come.
+    Came,
+}
+
 /// What is known of what is to come.
 #[derive(Debug, Default)]
 pub(super) struct Linger {

@@ -42,9 +42,10 @@ use tokio::sync::watch;
 use vespiary_core::event::{Change, ChangeNumber, DeadLetter, PluginName, Revision, Sequence, SessionId};
 use vespiary_core::message::Timestamp;
 
-pub use committer::{CommitStatistics, Durability, Follower, Pace};
+pub use committer::{CommitStatistics, Durability, Follower};
 pub use components::Components;
 pub use error::{LockHolder, StoreError};
+pub use linger::Pace;
 pub use loader::{LoadAnswer, LoadRequest, LoadStatistics};
 pub use record::InvalidRow;
 pub use snapshot::{StateEntry, StateSnapshot, StateValue};
