@@ -67,10 +67,10 @@ impl<D: Serialize + DeserializeOwned> Saga<D> {
         Ok(self.load(cx, id)?.map(|record| record.status))
     }
 
-    /// Changes what a saga knows while its steps are being done, and gives whether they are.
+    /// Changes what a saga knows, and gives whether it did: a saga that ended knows what it knew.
     pub fn update(&self, cx: &Context, id: &str, change: impl FnOnce(&mut D)) -> Result<bool> {
         match self.load(cx, id)? {
-            Some(mut record) if record.status == Status::Running => {
+            Some(mut record) if !record.status.is_end() => {
                 change(&mut record.data);
                 self.store(cx, id, &record)?;
                 Ok(true)

@@ -260,9 +260,13 @@ fn a_step_that_asks_nothing_is_passed_over_and_one_that_rejects_is_refused() {
     accept(&mut host, "garden");
     assert_eq!(record(&host)["reason"], json!("roof: no tiles"));
     host.publish_bytes("houses/7/more", "");
+    for step in ["garden", "floor", "walls"] {
+        undo(&mut host, step);
+    }
+    host.publish_bytes("houses/7/more", "");
     let changed: Vec<String> =
         host.logs().into_iter().map(|line| line.message).filter(|line| line.starts_with("changed")).collect();
-    assert_eq!(changed, ["changed: true", "changed: false"]);
+    assert_eq!(changed, ["changed: true", "changed: true", "changed: false"]);
 }
 
 #[test]
