@@ -11,7 +11,7 @@ use vespiary_sdk::{Context, Error, Json, OrReject, Result};
 
 use crate::check::{Check, CheckEvent, CheckNumber, Status};
 use crate::diary::{Booking, Diary};
-use crate::job::{Job, Progress};
+use crate::job::{Job, Order, Progress};
 use crate::planner::{self, Candidate, Need, Slot, Unplannable};
 use crate::shift::{MINUTE_MS, Span};
 use crate::technician::{Technician, built_in};
@@ -176,7 +176,8 @@ impl<'cx> Desk<'cx> {
     fn need(&self, job: &Job) -> Need {
         let from_ts = job.not_before_ts.max(self.now.saturating_add(LEAD_MS));
         let within = Span { from_ts, to_ts: job.order.due_ts };
-        Need { skills: job.order.skills.clone(), minutes: job.order.check_minutes, within }
+        let Order { skills, check_minutes, reserved_technician, .. } = &job.order;
+        Need { skills: skills.clone(), minutes: *check_minutes, reserved: reserved_technician.clone(), within }
     }
 
     /// Books a slot.
