@@ -66,6 +66,9 @@ pub enum Unplannable {
         /// The first free time after that, if there is one within two weeks; milliseconds since the Unix epoch.
         earliest_ts: Option<u64>,
     },
+    /// It waited until it was due.
+    #[error("it is due, and nobody could be sent before")]
+    Overdue,
 }
 
 /// Finds the earliest slot of the technician who is reserved; if there is none, the earliest of all, and of several, that of the
