@@ -55,6 +55,7 @@ mod timers;
 pub mod hooks;
 pub mod http;
 pub mod migration;
+pub mod saga;
 
 mod config;
 mod error;

@@ -84,6 +84,8 @@ pub enum CheckEvent {
     CheckCompleted,
     /// It will not take place.
     CheckCancelled,
+    /// Its time is over, and nobody has said what came of it.
+    CheckOverdue,
 }
 
 /// The payload of `checks/{check}`.

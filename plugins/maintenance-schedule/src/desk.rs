@@ -3,21 +3,26 @@
 //! A desk lives for one event. Each change is stored at once and belongs to that event's transaction, so a booking, the
 //! check that it is for and the message that tells of it exist together or not at all.
 //!
+//! Timers: `order/{order}/due` while an order waits, `check/{check}/over` while a check is planned.
+//!
 //! State: `technician/{technician}` who is registered, `diary/{technician}` their bookings, `job/{order}` each order,
 //! `check/{check}` each check, `waiting/{due}/{order}` what could not be planned, `checks` how many there were.
 
 use serde::Serialize;
-use vespiary_sdk::{Context, Error, Json, OrReject, Result};
+use vespiary_sdk::{Context, Error, Json, OrReject, Result, Timestamp};
 
 use crate::check::{Check, CheckEvent, CheckNumber, Status};
 use crate::diary::{Booking, Diary};
-use crate::job::{Job, Progress};
+use crate::job::{Job, Order, Progress};
 use crate::planner::{self, Candidate, Need, Slot, Unplannable};
 use crate::shift::{MINUTE_MS, Span};
 use crate::technician::{Technician, built_in};
 
 /// How long after now a check begins at the earliest: somebody has to read of it, and walk.
 const LEAD_MS: u64 = 30 * MINUTE_MS;
+
+/// How long after its end somebody has to say what came of a check.
+const REPORT_MS: u64 = 60 * MINUTE_MS;
 
 /// How many of the orders that wait are tried again when somebody becomes free.
 const MAX_TRIED_AGAIN: usize = 50;
@@ -67,8 +72,7 @@ impl<'cx> Desk<'cx> {
             registered.into_iter().map(|(key, technician)| (id(&key), technician)).collect()
         };
         let candidate = |(id, technician): (String, Technician)| {
-            let mut diary: Diary = cx.state().get_or_default(diary_key(&id))?;
-            diary.forget(now);
+            let diary: Diary = cx.state().get_or_default(diary_key(&id))?;
             Ok(Candidate { id, technician, diary })
         };
         let candidates = technicians.into_iter().map(candidate).collect::<Result<_>>()?;
@@ -119,8 +123,22 @@ impl<'cx> Desk<'cx> {
     /// Ends a check: its time is free again.
     pub fn end(&mut self, mut check: Check, event: CheckEvent, status: Status) -> Result<()> {
         self.release(&check)?;
+        self.cx.timers().cancel(over_timer(check.check))?;
         check.status = status;
         self.store_check(&check, event)
+    }
+
+    /// Says that nobody has said what came of a check.
+    pub fn miss(&self, check: &Check) -> Result<()> {
+        self.store_check(check, CheckEvent::CheckOverdue)
+    }
+
+    /// Lets a job wait no longer, since it is due.
+    pub fn give_up(&self, job: &mut Job) -> Result<()> {
+        self.stop_waiting(job)?;
+        self.tell_unplannable(job, &Unplannable::Overdue, None)?;
+        job.progress = Progress::Waiting(Unplannable::Overdue);
+        self.store_job(job)
     }
 
     /// Tries again what could not be planned, what is due first coming first.
@@ -170,13 +188,15 @@ impl<'cx> Desk<'cx> {
 
     /// Takes a job out of those that wait; to be called before its due time changes.
     pub fn stop_waiting(&self, job: &Job) -> Result<()> {
+        self.cx.timers().cancel(due_timer(job))?;
         Ok(self.cx.state().delete(job.waiting_key())?)
     }
 
     fn need(&self, job: &Job) -> Need {
         let from_ts = job.not_before_ts.max(self.now.saturating_add(LEAD_MS));
         let within = Span { from_ts, to_ts: job.order.due_ts };
-        Need { skills: job.order.skills.clone(), minutes: job.order.check_minutes, within }
+        let Order { skills, check_minutes, reserved_technician, .. } = &job.order;
+        Need { skills: skills.clone(), minutes: *check_minutes, reserved: reserved_technician.clone(), within }
     }
 
     /// Books a slot.
@@ -196,6 +216,8 @@ impl<'cx> Desk<'cx> {
         };
         self.change_diary(&check.technician, |diary| diary.book(Booking { span: slot.span, check: number }))?;
         self.stop_waiting(job)?;
+        let over_ts = slot.span.to_ts.saturating_add(REPORT_MS);
+        self.cx.timers().set(over_timer(number), Timestamp::from_millis(over_ts), "")?;
         job.progress = Progress::Planned(number);
         self.store_job(job)?;
         self.store_check(&check, event)
@@ -207,7 +229,12 @@ impl<'cx> Desk<'cx> {
             self.tell_unplannable(job, &unplannable, None)?;
         }
         job.progress = Progress::Waiting(unplannable);
-        self.cx.state().set(job.waiting_key(), &job.order.order)?;
+        if job.order.due_ts > self.now {
+            self.cx.state().set(job.waiting_key(), &job.order.order)?;
+            self.cx.timers().set(due_timer(job), Timestamp::from_millis(job.order.due_ts), "")?;
+        } else {
+            self.stop_waiting(job)?;
+        }
         self.store_job(job)
     }
 
@@ -246,6 +273,14 @@ impl<'cx> Desk<'cx> {
         self.cx.state().set(check_key(check.check), check)?;
         self.cx.message(format!("checks/{}", check.check), Json(&check.published(event))).retain().publish()
     }
+}
+
+fn due_timer(job: &Job) -> String {
+    format!("order/{}/due", job.order.order)
+}
+
+fn over_timer(check: CheckNumber) -> String {
+    format!("check/{check}/over")
 }
 
 fn diary_key(technician: &str) -> String {

@@ -54,9 +54,11 @@ impl Diary {
         self.0.retain(|booking| booking.check != check);
     }
 
-    /// Forgets what ended long before `now`.
-    pub fn forget(&mut self, now: u64) {
+    /// Forgets what ended long before `now`, and says whether that was anything.
+    pub fn forget(&mut self, now: u64) -> bool {
+        let bookings = self.0.len();
         self.0.retain(|booking| booking.span.to_ts.saturating_add(KEPT_MS) > now);
+        self.0.len() < bookings
     }
 
     /// The first time from `within.from_ts` on, in whole steps, at which `length_ms` fit into `within` between the bookings.

@@ -29,6 +29,9 @@ pub struct Order {
     pub tools: Vec<String>,
     /// How long the check takes.
     pub check_minutes: u32,
+    /// Who is reserved for it, if somebody is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reserved_technician: Option<String>,
     /// When it must be over; milliseconds since the Unix epoch.
     pub due_ts: u64,
 }

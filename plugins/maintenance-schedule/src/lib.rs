@@ -17,6 +17,7 @@ use vespiary_sdk::prelude::*;
 
 use crate::check::{Check, CheckEvent, CheckNumber, Outcome, Status};
 use crate::desk::Desk;
+use crate::diary::Diary;
 use crate::job::{Job, Order, OrderStatus, Progress};
 use crate::technician::{Technician, built_in, checked_name};
 
@@ -33,7 +34,7 @@ thread_local! {
 
 plugin! {
     name: "maintenance-schedule",
-    handlers: [ordered, completed, cancelled, registered],
+    handlers: [ordered, completed, cancelled, registered, order_due, check_over, tidy],
     publishes: ["checks/+", "workorders/+/unplannable", "workorders/+/close"],
     init: start,
 }
@@ -139,6 +140,42 @@ fn registered(cx: &mut Context, technician: &str) -> Result<()> {
         }
     }
     desk.try_again()
+}
+
+/// An order that waits is due: nobody can be sent in time any more.
+#[on_timer("order/{order}/due")]
+fn order_due(cx: &mut Context, order: &str) -> Result<()> {
+    let desk = Desk::open(cx, UTC_OFFSET_MINUTES.get())?;
+    // The event may have been on its way while the order was changed.
+    let is_due = |job: &Job| matches!(job.progress, Progress::Waiting(_)) && job.order.due_ts <= cx.now().as_millis();
+    match desk.job(order)? {
+        Some(mut job) if is_due(&job) => desk.give_up(&mut job),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// A check ought to be over, and somebody ought to have said what came of it.
+#[on_timer("check/{check}/over")]
+fn check_over(cx: &mut Context, check: CheckNumber) -> Result<()> {
+    let desk = Desk::open(cx, UTC_OFFSET_MINUTES.get())?;
+    let check = desk.check(check)?;
+    match check.status {
+        // The event may have been on its way while the check was moved.
+        Status::Planned if check.span.to_ts < cx.now().as_millis() => desk.miss(&check),
+        Status::Planned | Status::Completed { .. } | Status::Cancelled { .. } => Ok(()),
+    }
+}
+
+/// Forgets what nobody has to know any more, also of those who have left.
+#[schedule("0 3 * * *", name = "tidy")]
+fn tidy(cx: &mut Context) -> Result<()> {
+    let now = cx.now().as_millis();
+    for (key, mut diary) in cx.state().scan::<Diary>("diary/")? {
+        if diary.forget(now) {
+            if diary.bookings().is_empty() { cx.state().delete(key)? } else { cx.state().set(key, &diary)? }
+        }
+    }
+    Ok(())
 }
 
 /// Brings the plan in line with an order that is still open.

@@ -35,6 +35,8 @@ pub struct Need {
     pub skills: BTreeSet<String>,
     /// How long it takes.
     pub minutes: u32,
+    /// Who is reserved for it, if somebody is.
+    pub reserved: Option<String>,
     /// When it may begin, and when it must be over.
     pub within: Span,
 }
@@ -64,9 +66,13 @@ pub enum Unplannable {
         /// The first free time after that, if there is one within two weeks; milliseconds since the Unix epoch.
         earliest_ts: Option<u64>,
     },
+    /// It waited until it was due.
+    #[error("it is due, and nobody could be sent before")]
+    Overdue,
 }
 
-/// Finds the earliest slot; of several, that of the technician with the fewest bookings, then of the first candidate.
+/// Finds the earliest slot of the technician who is reserved; if there is none, the earliest of all, and of several, that of the
+/// technician with the fewest bookings, then of the first candidate.
 pub fn plan(candidates: &[Candidate], need: &Need, utc_offset_minutes: i32) -> Result<Slot, Unplannable> {
     if !candidates.iter().any(|candidate| candidate.technician.can(&need.skills)) {
         return Err(no_technician(candidates, need));
@@ -84,7 +90,8 @@ fn earliest(candidates: &[Candidate], need: &Need, within: Span, utc_offset_minu
     let able = candidates.iter().enumerate().filter(|(_, candidate)| candidate.technician.can(&need.skills));
     let slots = able.filter_map(|(index, candidate)| {
         let span = first_free(candidate, need.minutes, within, utc_offset_minutes)?;
-        Some(((span.from_ts, candidate.diary.bookings().len(), index), Slot { candidate: index, span }))
+        let is_other = need.reserved.as_ref() != Some(&candidate.id);
+        Some(((is_other, span.from_ts, candidate.diary.bookings().len(), index), Slot { candidate: index, span }))
     });
     slots.min_by_key(|(rank, _)| *rank).map(|(_, slot)| slot)
 }
@@ -134,7 +141,7 @@ mod tests {
     fn need(skills: &[&str], from_hour: u64, to_hour: u64) -> Need {
         let skills = skills.iter().map(|skill| (*skill).to_owned()).collect();
         let within = Span { from_ts: THURSDAY + from_hour * HOUR_MS, to_ts: THURSDAY + to_hour * HOUR_MS };
-        Need { skills, minutes: 60, within }
+        Need { skills, minutes: 60, reserved: None, within }
     }
 
     /// Who goes, and at which hour after Thursday 00:00.
@@ -152,6 +159,17 @@ mod tests {
         assert_eq!(planned(&candidates, &need(&["electrical"], 9, 24)), Ok(("late".into(), 9)));
         // Both are free at nine: the one with fewer bookings.
         assert_eq!(planned(&candidates, &need(&["bearings"], 9, 24)), Ok(("late".into(), 9)));
+    }
+
+    #[test]
+    fn who_is_reserved_goes_if_that_is_possible() {
+        let early = candidate("early", &["bearings"], 6, 14, &[]);
+        let late = candidate("late", &["bearings"], 8, 16, &[]);
+        let candidates = [early, late];
+        let reserved = |id: &str, to| Need { reserved: Some(id.to_owned()), ..need(&["bearings"], 0, to) };
+        assert_eq!(planned(&candidates, &reserved("late", 24)), Ok(("late".into(), 8)));
+        assert_eq!(planned(&candidates, &reserved("late", 8)), Ok(("early".into(), 6)));
+        assert_eq!(planned(&candidates, &reserved("somebody else", 24)), Ok(("early".into(), 6)));
     }
 
     #[test]

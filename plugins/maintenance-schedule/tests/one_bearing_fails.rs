@@ -2,8 +2,12 @@
 
 use std::time::Duration;
 
+use vespiary_sdk::Json;
 use vespiary_sdk::serde_json::{Value, json};
 use vespiary_sdk::testing::{Published, TestHost};
+
+/// Where `work-orders` is among the services.
+const ORDERS: usize = 1;
 
 /// The services, joined as the broker joins them.
 struct Site {
@@ -25,11 +29,15 @@ impl Site {
         for service in &mut self.services {
             service.publish_bytes(topic, payload);
         }
-        while let Some(message) = self.next() {
-            for service in &mut self.services {
-                service.publish_bytes(message.topic.clone(), &message.payload);
+        loop {
+            while let Some(message) = self.next() {
+                for service in &mut self.services {
+                    service.publish_bytes(message.topic.clone(), &message.payload);
+                }
+                self.messages.push(message);
             }
-            self.messages.push(message);
+            let Some(question) = self.services[ORDERS].requests("api/+/+").into_iter().next() else { break };
+            self.services[ORDERS].answer(&question.message.topic, Json(answer(&question.message.topic)));
         }
     }
 
@@ -59,10 +67,20 @@ impl Site {
     }
 }
 
+/// What the site's IT system knows and reserves.
+fn answer(topic: &str) -> Value {
+    match topic {
+        "api/location/get" => json!({ "location": "hall A, bay 3" }),
+        "api/technicians/reserve" => json!({ "reserved": true, "technician": "chika" }),
+        "api/tools/reserve" => json!({ "reserved": true }),
+        _ => json!({}),
+    }
+}
+
 #[test]
 fn a_failing_bearing_is_found_ordered_planned_and_repaired() {
     let mut site = Site::new();
-    let registration = json!({ "location": "hall A, bay 3", "kind": "pump", "skills": ["bearings", "alignment"],
+    let registration = json!({ "kind": "pump", "skills": ["bearings", "alignment"],
         "tools": ["bearing-puller"], "zone_borders_mm_s": [1.4, 2.8, 4.5] });
     site.publish("registry/assets/PUMP-03", registration.to_string().as_bytes());
     site.measure(100, |index| 1.2 + 0.02 * f64::from(index % 5));
@@ -78,8 +96,9 @@ fn a_failing_bearing_is_found_ordered_planned_and_repaired() {
         "workorders/WO-000001 WorkOrderEscalated",
     ];
     assert_eq!(site.events(), found);
-    let check: Value = site.messages[2].json();
+    let check: Value = site.messages.iter().find(|message| message.topic.starts_with("checks/")).unwrap().json();
     assert_eq!((&check["asset"], &check["location"]), (&json!("PUMP-03"), &json!("hall A, bay 3")));
+    assert_eq!(check["technician"], json!("chika"));
     site.publish("checks/CHK-000001/complete", br#"{"outcome":"repaired"}"#);
     let repaired = [
         "checks/CHK-000001 CheckCompleted",

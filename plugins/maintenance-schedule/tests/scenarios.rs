@@ -121,6 +121,66 @@ fn a_full_diary_makes_an_order_wait_until_a_check_is_completed() {
 }
 
 #[test]
+fn a_check_of_which_nobody_says_what_came_of_it_is_told_once_an_hour_after_its_end() {
+    let mut host = host();
+    technician(&mut host, "eve", &["bearings"], "08:00", "12:00");
+    for number in 1..=3 {
+        open(&mut host, number, 72, &["bearings"]);
+    }
+    host.clear_published();
+    host.advance(Duration::from_secs(9 * 3_600));
+    host.publish("checks/CHK-000002/complete", json!({ "outcome": "repaired" }));
+    host.publish("checks/CHK-000003/cancel", json!({ "why": "machine in use" }));
+    host.clear_published();
+    host.crash_after_next_call();
+    host.advance(Duration::from_secs(3_600));
+    assert_eq!(events(&host), ["CHK-000001 CheckOverdue eve 01T08:00"]);
+    host.advance(Duration::from_secs(7 * 24 * 3_600));
+    assert_eq!(events(&host)[1..], ["CHK-000004 CheckOverdue eve 01T11:00"]);
+    // Late, and done after all.
+    host.publish("checks/CHK-000001/complete", json!({ "outcome": "repaired" }));
+    assert_eq!(events(&host)[2..], ["CHK-000001 CheckCompleted eve 01T08:00"]);
+}
+
+#[test]
+fn an_order_waits_until_it_is_due_and_no_longer() {
+    let mut host = host();
+    technician(&mut host, "eve", &["bearings"], "08:00", "09:00");
+    for number in 1..=60 {
+        open(&mut host, number, 12, &["bearings"]);
+    }
+    assert_eq!(host.state_keys("waiting/").len(), 59);
+    host.advance(Duration::from_secs(12 * 3_600));
+    assert!(host.state_keys("waiting/").is_empty());
+    let told = host.published("workorders/WO-000060/unplannable");
+    assert_eq!((told.len(), told[1].json::<Value>()["reason"].clone()), (2, json!("overdue")));
+    // What is due already does not begin to wait, and keeps nobody else from being planned.
+    open(&mut host, 61, 11, &["bearings"]);
+    open(&mut host, 62, 48, &["welding"]);
+    assert_eq!(host.state_keys("waiting/").len(), 1);
+    technician(&mut host, "fay", &["welding"], "14:00", "16:00");
+    assert_eq!(events(&host).last().unwrap(), "CHK-000002 CheckPlanned fay 01T14:00");
+    let left: Vec<String> = host.timers().into_iter().map(|(timer, _)| timer).collect();
+    assert_eq!(left, ["check/CHK-000002/over", "tidy"]);
+}
+
+#[test]
+fn at_night_diaries_forget_what_is_long_over() {
+    let mut host = host();
+    technician(&mut host, "eve", &["bearings"], "08:00", "09:00");
+    open(&mut host, 1, 72, &["bearings"]);
+    open(&mut host, 2, 72, &["bearings"]);
+    let bookings = |host: &TestHost| host.state::<Vec<Value>>("diary/eve").map(|bookings| bookings.len());
+    host.advance(Duration::from_secs(27 * 3_600));
+    assert_eq!(bookings(&host), Some(2), "the first ended less than a day ago");
+    host.advance(Duration::from_secs(24 * 3_600));
+    assert_eq!(bookings(&host), Some(1));
+    host.publish_bytes("registry/technicians/eve", "");
+    host.advance(Duration::from_secs(24 * 3_600));
+    assert_eq!(bookings(&host), None);
+}
+
+#[test]
 fn a_cancelled_check_is_planned_anew_and_later() {
     let mut host = host();
     technician(&mut host, "eve", &["bearings"], "08:00", "12:00");

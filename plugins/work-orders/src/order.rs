@@ -49,6 +49,9 @@ pub struct Order {
     pub tools: Vec<String>,
     /// How long the check takes.
     pub check_minutes: u32,
+    /// Who is reserved for it, and the tools as well; nobody if they could not be had together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reserved_technician: Option<String>,
     /// When it was opened; milliseconds since the Unix epoch, by the broker's clock.
     pub opened_ts: u64,
     /// When the asset must have been checked; likewise.
@@ -145,6 +148,7 @@ impl Order {
             skills,
             tools,
             check_minutes,
+            reserved_technician: None,
             opened_ts: now,
             due_ts: now.saturating_add(anomaly.severity.due_after_ms()),
         }

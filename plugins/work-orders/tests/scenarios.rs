@@ -1,4 +1,6 @@
 //! What the service promises, through its topics: one open order per asset and fault, whatever comes how often.
+//!
+//! Here no IT system answers, unless a test says so; `preparation.rs` is about those that do.
 
 use std::time::Duration;
 
@@ -7,6 +9,9 @@ use vespiary_sdk::serde_json::{Value, json};
 use vespiary_sdk::testing::{Delivery, TestHost};
 
 const HOUR_MS: u64 = 3_600_000;
+
+/// So long an order waits for an IT system that is not there.
+const NOBODY_ANSWERS: Duration = Duration::from_secs(5);
 
 fn host() -> TestHost {
     TestHost::new(work_orders::plugin())
@@ -22,6 +27,12 @@ fn detected(asset: &str, number: u32) -> Value {
     anomaly("AnomalyDetected", asset, number, "advisory")
 }
 
+/// Publishes an alert, and waits until it is clear that no IT system answers.
+fn alert(host: &mut TestHost, asset: &str, alert: &Value) {
+    host.publish(format!("assets/{asset}/alerts"), alert);
+    host.advance(NOBODY_ANSWERS);
+}
+
 /// The events about orders so far, as `order event`.
 fn events(host: &TestHost) -> Vec<String> {
     let name = |value: &Value| format!("{} {}", value["order"], value["event"]).replace('"', "");
@@ -34,8 +45,8 @@ fn an_anomaly_opens_an_order_with_what_is_registered() {
     let registration = json!({ "location": "hall A, bay 3", "kind": "pump", "skills": ["bearings", "alignment"],
         "tools": ["bearing-puller"], "check_minutes": 90 });
     host.publish("registry/assets/PUMP-01", registration);
-    host.publish("assets/PUMP-01/alerts", anomaly("AnomalyDetected", "PUMP-01", 1, "warning"));
     let now = host.now().as_millis();
+    alert(&mut host, "PUMP-01", &anomaly("AnomalyDetected", "PUMP-01", 1, "warning"));
     host.assert_published(
         "workorders/WO-000001",
         json!({ "event": "WorkOrderCreated", "order": "WO-000001", "status": "open", "asset": "PUMP-01",
@@ -49,7 +60,7 @@ fn an_anomaly_opens_an_order_with_what_is_registered() {
 #[test]
 fn an_asset_that_nobody_registered_gets_an_order_all_the_same() {
     let mut host = host();
-    host.publish("assets/PUMP-01/alerts", detected("PUMP-01", 1));
+    alert(&mut host, "PUMP-01", &detected("PUMP-01", 1));
     let order: Value = host.published("workorders/+")[0].json();
     assert_eq!((&order["location"], &order["skills"]), (&json!("unknown"), &json!(["bearings"])));
 }
@@ -60,6 +71,9 @@ fn the_same_anomaly_again_opens_nothing() {
     host.publish("assets/PUMP-01/alerts", detected("PUMP-01", 1));
     assert_eq!(host.redeliver_last(), Delivery::Done);
     host.publish("assets/PUMP-01/alerts", detected("PUMP-01", 2));
+    host.advance(NOBODY_ANSWERS);
+    host.publish("assets/PUMP-01/alerts", detected("PUMP-01", 3));
+    host.advance(NOBODY_ANSWERS);
     assert_eq!(events(&host), ["WO-000001 WorkOrderCreated"]);
 }
 
@@ -68,15 +82,16 @@ fn a_lost_commit_neither_doubles_an_order_nor_skips_a_number() {
     let mut host = host();
     host.crash_after_next_call();
     host.publish("assets/PUMP-01/alerts", detected("PUMP-01", 1));
-    host.settle();
     host.publish("assets/PUMP-02/alerts", detected("PUMP-02", 1));
+    host.crash_after_next_call();
+    host.advance(NOBODY_ANSWERS);
     assert_eq!(events(&host), ["WO-000001 WorkOrderCreated", "WO-000002 WorkOrderCreated"]);
 }
 
 #[test]
 fn what_gets_worse_is_due_earlier() {
     let mut host = host();
-    host.publish("assets/PUMP-01/alerts", detected("PUMP-01", 1));
+    alert(&mut host, "PUMP-01", &detected("PUMP-01", 1));
     host.advance(Duration::from_secs(3_600));
     host.publish("assets/PUMP-01/alerts", anomaly("AnomalyEscalated", "PUMP-01", 1, "critical"));
     host.redeliver_last();
@@ -88,7 +103,7 @@ fn what_gets_worse_is_due_earlier() {
 #[test]
 fn a_closed_order_allows_the_next_and_tells_that_the_asset_was_worked_on() {
     let mut host = host();
-    host.publish("assets/PUMP-01/alerts", detected("PUMP-01", 1));
+    alert(&mut host, "PUMP-01", &detected("PUMP-01", 1));
     let close = json!({ "outcome": "repaired" });
     assert_eq!(host.publish("workorders/WO-000001/close", &close), Delivery::Done);
     assert_eq!(host.publish("workorders/WO-000001/close", &close), Delivery::Done);
@@ -97,8 +112,8 @@ fn a_closed_order_allows_the_next_and_tells_that_the_asset_was_worked_on() {
     assert_eq!(host.published("assets/+/maintained").len(), 1);
     host.assert_published("assets/PUMP-01/maintained", maintained);
     // The anomaly that was dealt with comes again: late, or because its publisher saw no acknowledgement.
-    host.publish("assets/PUMP-01/alerts", detected("PUMP-01", 1));
-    host.publish("assets/PUMP-01/alerts", detected("PUMP-01", 2));
+    alert(&mut host, "PUMP-01", &detected("PUMP-01", 1));
+    alert(&mut host, "PUMP-01", &detected("PUMP-01", 2));
     assert_eq!(
         events(&host),
         ["WO-000001 WorkOrderCreated", "WO-000001 WorkOrderClosed", "WO-000002 WorkOrderCreated"]
@@ -108,7 +123,7 @@ fn a_closed_order_allows_the_next_and_tells_that_the_asset_was_worked_on() {
 #[test]
 fn an_order_stays_open_when_the_anomaly_goes_away() {
     let mut host = host();
-    host.publish("assets/PUMP-01/alerts", detected("PUMP-01", 1));
+    alert(&mut host, "PUMP-01", &detected("PUMP-01", 1));
     let cleared = json!({ "event": "AnomalyCleared", "asset": "PUMP-01", "reason": "calm" });
     assert_eq!(host.publish("assets/PUMP-01/alerts", cleared), Delivery::Done);
     assert_eq!(host.publish("assets/PUMP-01/alerts", json!({ "event": "SomethingNew" })), Delivery::Done);
@@ -166,8 +181,9 @@ proptest! {
                     host.publish(format!("workorders/WO-{order:06}/close"), json!({ "outcome": "no-fault-found" }));
                 }
             }
-            host.settle();
+            host.advance(NOBODY_ANSWERS);
         }
+        prop_assert!(host.dead_letters().iter().all(|letter| letter.reason.contains("no such order")));
         let (mut open, mut opened) = (std::collections::BTreeMap::new(), std::collections::BTreeSet::new());
         for message in host.published("workorders/+") {
             let order: Value = message.json();

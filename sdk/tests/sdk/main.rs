@@ -12,6 +12,7 @@ mod manifest;
 mod night_watch;
 mod night_watch_hook;
 mod night_watch_http;
+mod saga;
 mod template;
 #[path = "../../examples/thermometer.rs"]
 mod thermometer;

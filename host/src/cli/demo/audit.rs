@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use serde_json::{Value, json};
 use vespiary_core::Qos;
 
+use super::it_system::Reserved;
 use super::machine::Sent;
 use super::plant::Plant;
 use super::story::Announced;
@@ -33,6 +34,8 @@ pub(super) struct Audit {
     chains_differ: u64,
     pause_ms: f64,
     announced: Announced,
+    /// What is reserved in the IT system.
+    reserved: Reserved,
     /// The one machine that should have raised an anomaly.
     failing: String,
 }
@@ -46,6 +49,7 @@ impl Audit {
         sent: Vec<Sent>,
         pause_ms: f64,
         announced: Announced,
+        reserved: Reserved,
     ) -> anyhow::Result<Self> {
         let mut client = Client::connect(ConnectOptions::new(address).client_id("demo-audit")).await?;
         client.subscribe("assets/+/health", Qos::AtLeastOnce).await?;
@@ -64,6 +68,7 @@ impl Audit {
             chains_differ: 0,
             pause_ms,
             announced,
+            reserved,
             failing: plant.machines()[plant.failing()].asset.clone(),
         };
         let mut open: BTreeMap<String, Sent> = sent.into_iter().map(|sent| (sent.asset.clone(), sent)).collect();
@@ -99,7 +104,7 @@ impl Audit {
     }
 
     /// Whether nothing was lost, doubled or reordered, both versions did their part, and the failing machine, and no
-    /// other, got one work order and one planned check.
+    /// other, got one work order and one planned check, for which technician and tools are reserved.
     pub(super) fn is_clean(&self) -> bool {
         self.lost == 0
             && self.doubled == 0
@@ -110,6 +115,9 @@ impl Audit {
             && self.announced.anomalies == [self.failing.as_str()]
             && self.announced.orders == 1
             && self.announced.checks == 1
+            && self.announced.reserved == 1
+            && self.reserved.technicians.len() == 1
+            && self.reserved.technicians == self.reserved.tools
     }
 
     /// The summary.
@@ -131,6 +139,11 @@ impl Audit {
         println!(
             "announced            anomalies of {:?} (it is {} that fails), {} work order, {} planned check",
             self.announced.anomalies, self.failing, self.announced.orders, self.announced.checks
+        );
+        println!(
+            "reserved             technicians for {} order, tools for {}",
+            self.reserved.technicians.len(),
+            self.reserved.tools.len()
         );
     }
 }

@@ -5,6 +5,7 @@
 //! with what the service committed. Exit code 0 says: nothing lost, nothing doubled, nothing out of order.
 
 mod audit;
+mod it_system;
 mod machine;
 mod plant;
 mod story;
@@ -19,6 +20,7 @@ use serde_json::json;
 use vespiary_core::Qos;
 
 use self::audit::Audit;
+use self::it_system::{ItSystem, TECHNICIANS};
 use self::plant::{Plant, PlantOptions};
 use self::story::Story;
 use super::admin::AdminClient;
@@ -119,6 +121,7 @@ async fn tell(args: &DemoArgs, broker: &Running, better_health: Vec<u8>) -> anyh
     let plant = Arc::new(Plant::new(options));
     let address = broker.mqtt.to_string();
     register(&address, &plant).await?;
+    let it_system = ItSystem::begin(&address, Arc::clone(&plant)).await?;
     let story = Story::begin(&address).await?;
     story.tell(&format!(
         "{} machines connect and send {} readings a second, for {} seconds. Each learns first what is normal for it.",
@@ -152,8 +155,9 @@ async fn tell(args: &DemoArgs, broker: &Running, better_health: Vec<u8>) -> anyh
         sent.push(machine.await??);
     }
     reporter.abort();
-    let audit = Audit::run(&address, &plant, sent, swapped.pause_ms, story.counts()).await?;
+    let audit = Audit::run(&address, &plant, sent, swapped.pause_ms, story.counts(), it_system.reserved()).await?;
     story.end().await;
+    it_system.end().await;
     Ok(audit)
 }
 
@@ -165,11 +169,7 @@ async fn register(address: &str, plant: &Plant) -> anyhow::Result<()> {
         let topic = format!("registry/assets/{}", machine.asset);
         client.publish(Publish::new(topic, payload).qos(Qos::AtLeastOnce).retained()).await?;
     }
-    for (id, name, skills) in [
-        ("chika", "Chika Obi", ["bearings", "alignment", "motors"].as_slice()),
-        ("marta", "Marta Lind", ["bearings", "compressors", "fans"].as_slice()),
-        ("jonas", "Jonas Weiss", ["alignment", "motors", "fans", "bearings", "compressors"].as_slice()),
-    ] {
+    for (id, name, skills) in TECHNICIANS {
         let payload = json!({ "name": name, "skills": skills, "shift": { "from": "00:00", "to": "24:00" } });
         let topic = format!("registry/technicians/{id}");
         client.publish(Publish::new(topic, payload.to_string()).qos(Qos::AtLeastOnce).retained()).await?;

@@ -32,6 +32,7 @@ struct Counts {
     /// The asset of each.
     anomalies: Mutex<Vec<String>>,
     orders: AtomicU64,
+    reserved: AtomicU64,
     checks: AtomicU64,
 }
 
@@ -42,6 +43,8 @@ pub(super) struct Announced {
     pub(super) anomalies: Vec<String>,
     /// Work orders opened.
     pub(super) orders: u64,
+    /// Work orders for which somebody is reserved.
+    pub(super) reserved: u64,
     /// Checks planned.
     pub(super) checks: u64,
 }
@@ -72,10 +75,10 @@ impl Story {
 
     /// What was announced so far.
     pub(super) fn counts(&self) -> Announced {
-        let Counts { anomalies, orders, checks } = &self.inner.counts;
+        let Counts { anomalies, orders, reserved, checks } = &self.inner.counts;
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let anomalies = anomalies.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Announced { anomalies, orders: count(orders), checks: count(checks) }
+        Announced { anomalies, orders: count(orders), reserved: count(reserved), checks: count(checks) }
     }
 
     /// Stops listening.
@@ -117,14 +120,19 @@ impl Story {
             Some("AnomalyCleared") => self.tell(&format!("{}: back to normal.", text("asset"))),
             Some("WorkOrderCreated") => {
                 counts.orders.fetch_add(1, Ordering::Relaxed);
+                counts.reserved.fetch_add(u64::from(event["reserved_technician"].is_string()), Ordering::Relaxed);
                 self.tell(&format!(
-                    "{}: WORK ORDER {} for {} in {}; needs {} and {}.",
+                    "{}: WORK ORDER {} for {} in {}; needs {} and {}; {}.",
                     text("asset"),
                     text("order"),
                     text("fault"),
                     text("location"),
                     list(&event["skills"]),
-                    list(&event["tools"])
+                    list(&event["tools"]),
+                    match event["reserved_technician"].as_str() {
+                        Some(technician) => format!("{technician} and the tools are reserved"),
+                        None => "nobody is reserved".to_owned(),
+                    }
                 ));
             }
             Some("WorkOrderEscalated") => {
