@@ -125,6 +125,17 @@ fn plugins(api: &Api, page: &mut Page) {
     for (name, help, read) in counters {
         page.counter(name, help, counted.iter().map(|(plugin, _, counts)| (of(plugin), read(counts))).collect());
     }
+    let questions = api.plugins.hook_counts().into_iter().flat_map(|(name, counts)| {
+        [
+            ("answered", counts.answered),
+            ("failed", counts.failed),
+            ("late", counts.late),
+            ("crowded-out", counts.crowded_out),
+            ("paused", counts.paused),
+        ]
+        .map(|(outcome, count)| (vec![("plugin", name.0.to_string()), ("outcome", outcome.to_owned())], count as f64))
+    });
+    page.counter("vespiary_plugins_hooks", "Questions to hooks, by what came of them.", questions.collect());
     let dropped = api.plugins.metrics().dropped();
     let dropped = dropped.iter().flat_map(|(name, dropped)| {
         [("over-limit", dropped.over_limit), ("conflicting", dropped.conflicting)].map(|(reason, count)| {

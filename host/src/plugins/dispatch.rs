@@ -167,6 +167,10 @@ impl Plugins {
         let outcomes = match result {
             Ok(handled) => self.context(plugin, lane, events, |context| context.outcomes(events, handled)),
             Err(CallError::Interrupted) => return self.give_back(plugin, lane),
+            Err(CallError::NotExported { interface }) => {
+                let handled = events.iter().map(|event| outcomes::unheard(event, interface)).collect();
+                self.context(plugin, lane, events, |context| context.outcomes(events, handled))
+            }
             Err(error) => match self.call_failed(plugin, lane, events, &error) {
                 Some(outcomes) => outcomes,
                 None => return self.give_back(plugin, lane),

@@ -18,6 +18,7 @@ use vespiary_core::event::PluginName;
 
 use super::Plugins;
 use super::counts::Counts;
+use super::hooks::HookCounts;
 use super::plugin::Plugin;
 
 /// What the name of each series begins with.
@@ -139,6 +140,11 @@ impl Plugins {
     /// What plugins measured.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
+    }
+
+    /// What happened to the hooks of each plugin that has some.
+    pub fn hook_counts(&self) -> Vec<(PluginName, HookCounts)> {
+        self.hooks.counts()
     }
 
     /// What the broker itself counts of each plugin, with its status.

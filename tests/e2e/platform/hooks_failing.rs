@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 
 use super::super::conformance::packets;
 use super::hooks::{login, peer};
-use super::{Plant, timed};
+use super::{Plant, metric, timed};
 
 /// Deploys `decides`, asked about logins and publishes under a short deadline.
 fn deploy(plant: &Plant, on_failure: &str) -> Result<()> {
@@ -67,6 +67,11 @@ fn a_hook_that_traps_or_is_late_refuses_unless_it_declares_otherwise() -> Result
     }
     subscriber.expect_silence();
     let logged = broker.ok(&["plugin", "logs", "decides"])?;
+    for (outcome, least) in [("answered", 3.0), ("failed", 4.0), ("late", 4.0)] {
+        let series = format!("vespiary_plugins_hooks_total{{plugin=\"decides\",outcome=\"{outcome}\"}}");
+        let count = metric(broker, &series)?;
+        ensure!(count >= Some(least), "{outcome}: {count:?}");
+    }
     ensure!(logged.contains("no payload like that") && logged.contains("no password like that"), "{logged}");
     Ok(())
 }

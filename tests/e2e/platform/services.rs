@@ -20,6 +20,28 @@ fn visits(broker: &Broker) -> Result<u32> {
     Ok(body.trim().parse()?)
 }
 
+#[test]
+fn responses_that_a_component_without_a_handler_asked_for_do_not_stop_it() -> Result<()> {
+    let mut plant = Plant::start("[plugins]\nattempts = 1\nbreaker_failures = 2\n")?;
+    // A message that waits for a revision with a handler is not lost with it.
+    plant.deploy("obeys", "serves", super::OBEYS)?;
+    plant.broker().ok(&["plugin", "pause", "serves"])?;
+    super::publish(plant.broker(), "in/a", "log info x")?;
+    plant.broker().deploy(&plant.made("serves", "serves", "2.0.0", SERVES)?)?;
+    plant.broker().ok(&["plugin", "resume", "serves"])?;
+    plant.broker().wait_plugin("serves", "through", |shown| shown["usage"]["dead_letters"] == 1)?;
+    for _ in 0..5 {
+        ensure!(get(plant.broker(), "/count", "")?.0 == 200);
+    }
+    // Each count asks somebody who does not answer, for a second.
+    let shown = plant.broker().wait_plugin("serves", "through", |shown| shown["counts"]["handled"] == 5)?;
+    ensure!(shown["breaker"].is_null() && shown["status"] == "running", "{shown:#}");
+    ensure!(shown["inbox_events"] == 0 && shown["usage"]["timers"] == 0, "{shown:#}");
+    plant.restart("")?;
+    ensure!(visits(plant.broker())? == 5);
+    Ok(())
+}
+
 /// Without what `/fetch` may reach.
 const SERVES: &str = r#""publishes":["out/#"]"#;
 

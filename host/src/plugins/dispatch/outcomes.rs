@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use vespiary_core::Timestamp;
 use vespiary_core::event::{
-    EventKey, InboxEvent, Outcome, PluginName, REQUEST_TIMER, Sequence, Settlement, TimerWrite,
+    EventKey, EventKind, InboxEvent, Outcome, PluginName, REQUEST_TIMER, Sequence, Settlement, TimerWrite,
 };
 
 use super::super::report::FailureReport;
@@ -60,6 +60,26 @@ pub(super) enum Verdict {
     Rejected(String),
     /// It failed.
     Failed(String),
+}
+
+/// What becomes of an event for which the component has no handler: a message that an earlier revision was to handle is kept as a
+/// dead letter; that a timer fell due, or a request of the HTTP service was answered, is nobody's business.
+pub(super) fn unheard(event: &InboxEvent, interface: &str) -> Handled {
+    let result = match EventKind::of(&event.message.topic) {
+        EventKind::Timer | EventKind::Response => EventResult::Done,
+        EventKind::Message | EventKind::Client => {
+            EventResult::Reject(format!("the component does not export `{interface}`"))
+        }
+    };
+    Handled {
+        sequence: event.sequence,
+        result,
+        publishes: Vec::new(),
+        writes: Vec::new(),
+        timers: Vec::new(),
+        disconnects: Vec::new(),
+        denied: 0,
+    }
 }
 
 impl CallContext<'_> {
