@@ -178,6 +178,7 @@ impl Broker {
 
     /// Does what an input asks. What `effects` already holds stays; `now` is the time of the input.
     pub fn handle(&mut self, now: Timestamp, input: Input, effects: &mut Effects) {
+        let before = effects.last_change();
         match input {
             Input::Started => self.start(now, effects),
             Input::Connect { connection, connect } => self.connect(now, connection, *connect, effects),
@@ -233,7 +234,7 @@ impl Broker {
             Input::StorageRecovered => self.recover_storage(effects),
         }
         if !self.news.is_empty() {
-            self.tell_news(now, effects);
+            self.tell_news(now, before, effects);
         }
     }
 
@@ -292,7 +293,7 @@ impl Broker {
     /// Closes the connection of a session, for a reason that the client is told.
     fn close(&mut self, now: Timestamp, key: SessionKey, reason: ReasonCode, effects: &mut Effects) {
         if let Some(connection) = self.sessions[key].connection {
-            effects.list.push(Effect::Close { connection, after: ChangeNumber(0), reason });
+            effects.list.push(Effect::Close { connection, after: effects.held(), reason });
             self.lose_connection(now, key, &format!("closed by the broker: {reason:?}"), effects);
         }
     }

@@ -85,6 +85,7 @@ impl Broker {
             let in_flight = InFlight { packet_id, share, qos, released: false, counted: true, weight, place, content };
             self.sessions[to.session].outbound.push_in_flight(in_flight);
         }
+        let after = after.max(effects.held());
         let message = &parcel.message;
         let folds = parcel.has_many_receivers && after == ChangeNumber(0) && to.identifiers.is_none();
         if folds && let Some(fan_out) = effects.open_fan_out(message, to.qos, to.retain) {

@@ -9,8 +9,8 @@ use super::deliver::Addressee;
 use super::publish::Origin;
 use super::stored::Parcel;
 use crate::event::{
-    Change, CommitTicket, DeadLetter, DeadLetterAction, DropReason, Effect, Effects, Lane, Outcome, PluginName,
-    QueueEntry, ReasonCode, Sequence, Settlement,
+    Change, ChangeNumber, CommitTicket, DeadLetter, DeadLetterAction, DropReason, Effect, Effects, Hold, Lane, Outcome,
+    PluginName, QueueEntry, ReasonCode, Sequence, Settlement,
 };
 use crate::key::SessionKey;
 use crate::message::{Message, Qos, Timestamp};
@@ -132,7 +132,7 @@ impl Broker {
                 Some(Outcome::Done | Outcome::RetryAt(_)) | None => self.handled(key, event, effects),
             }
         }
-        self.carry_out(now, key, settlement, effects);
+        self.carry_out(now, key, settlement, before, effects);
         effects.list.push(Effect::Settled { plugin, lane, after: effects.since(before) });
         self.end_full_probation(key, effects);
         self.refresh_inbox(key);
@@ -148,13 +148,21 @@ impl Broker {
     ) {
         let Some(&key) = self.plugins.get(&plugin) else { return };
         let before = effects.last_change();
-        self.carry_out(now, key, settlement, effects);
+        self.carry_out(now, key, settlement, before, effects);
         effects.list.push(Effect::Committed { plugin, ticket, after: effects.since(before) });
         self.refresh_inbox(key);
     }
 
-    /// Does what handlers asked for.
-    fn carry_out(&mut self, now: Timestamp, key: SessionKey, settlement: Settlement, effects: &mut Effects) {
+    /// Does what handlers asked for. Whoever hears of it does so once the changes that follow `before` are durable.
+    fn carry_out(
+        &mut self,
+        now: Timestamp,
+        key: SessionKey,
+        settlement: Settlement,
+        before: ChangeNumber,
+        effects: &mut Effects,
+    ) {
+        let hold = effects.hold(Hold::Since(before));
         let Settlement { outcomes: _, publishes, writes, timers, disconnects } = settlement;
         let inbox = self.sessions[key].plugin_inbox();
         let state = inbox.state;
@@ -177,6 +185,7 @@ impl Broker {
                 self.close(now, key, ReasonCode::AdministrativeAction, effects);
             }
         }
+        effects.hold(hold);
     }
 
     /// An event was handled: it leaves, or is kept while its revision is on probation.

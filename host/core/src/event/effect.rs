@@ -180,6 +180,21 @@ pub struct Effects {
     last: ChangeNumber,
     /// Receivers in the fan-outs of the list, since [`Self::begin`].
     receivers: usize,
+    /// What deliveries rest on at present beside what they rest on by themselves.
+    hold: Hold,
+}
+
+/// What deliveries rest on beside what they rest on by themselves. What a plugin does must not show before it is durable, to
+/// whomever.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) enum Hold {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// The changes of their group, which are those recorded after this one: they become durable together.
+    Since(ChangeNumber),
+    /// This change.
+    Upon(ChangeNumber),
 }
 
 impl Effect {
@@ -223,6 +238,20 @@ impl Effects {
         match &mut self.list[place] {
             Effect::FanOut(fan_out) => Some(fan_out),
             _ => None,
+        }
+    }
+
+    /// Says what deliveries rest on from here on, and gives what they rested on before.
+    pub(crate) fn hold(&mut self, hold: Hold) -> Hold {
+        std::mem::replace(&mut self.hold, hold)
+    }
+
+    /// The change that a delivery rests on because of what led to it; 0 for none.
+    pub(crate) fn held(&self) -> ChangeNumber {
+        match self.hold {
+            Hold::Nothing => ChangeNumber(0),
+            Hold::Since(before) => self.since(before),
+            Hold::Upon(change) => change,
         }
     }
 

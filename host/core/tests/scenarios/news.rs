@@ -97,7 +97,7 @@ fn dead_letters_are_published() {
             p handles in/1=a in/2=b
         plugin p settles done dead
             p has settled *
-            c gets $dead/p/in/2 b
+            c gets $dead/p/in/2 b *
         ",
     );
 }

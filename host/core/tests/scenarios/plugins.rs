@@ -20,7 +20,7 @@ fn a_plugin_takes_events_and_settles_them() {
         plugin p takes 2
             p handles in/1=a in/2=b
         plugin p settles done done; out x; key=value
-            c gets out x
+            c gets out x *
             p has settled *
         plugin p takes 2
             p handles in/3=c

@@ -143,7 +143,7 @@ fn a_request_is_answered_once() {
         plugin p runs 1
             p runs 1 *
         plugin p commits 1; ask please; request 41 10; request 42 10
-            c gets ask please
+            c gets ask please *
             p committed 1 *
         c publishes $reply/p/41 yes qos 1 id 1
             c gets Puback 1 *
