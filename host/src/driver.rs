@@ -159,11 +159,7 @@ impl Driver {
         self.delivered.fetch_add(survey.deliveries, Ordering::Relaxed);
         if !state.effects.changes.is_empty() || settles {
             let last = state.effects.last_change();
-            let pace = match settles {
-                true => Pace::Came,
-                false if survey.hands_out => Pace::MoreToCome,
-                false => Pace::Unknown,
-            };
+            let pace = Pace { came: settles, more_to_come: survey.hands_out };
             self.store.commit_at(&mut state.effects.changes, last, pace);
         }
         self.sort(worker, state, effects);

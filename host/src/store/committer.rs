@@ -86,7 +86,7 @@ pub(super) struct Pauses {
 pub type Follower = Box<dyn Fn(&Durability) + Send + Sync>;
 
 /// Changes beyond which a commit waits for no more.
-const LINGER_CHANGES: usize = 256;
+const LINGER_CHANGES: usize = 16_384;
 
 /// The database that commits go to, as it was found.
 pub(super) struct Found {
@@ -226,19 +226,13 @@ impl Committer {
 
     /// Hands over a group.
     pub(super) fn commit(&self, changes: &mut Vec<Change>, last: ChangeNumber, pace: Pace) {
-        if changes.is_empty() && pace != Pace::Came {
+        if changes.is_empty() && !pace.came {
             return;
         }
         let bytes: usize = changes.iter().map(batch::weight).sum();
         let mut waiting = locked(&self.exchange.waiting);
-        match pace {
-            Pace::Unknown => {}
-            Pace::MoreToCome => waiting.linger.announce(Instant::now()),
-            Pace::Came => {
-                waiting.linger.came();
-                waiting.asleep |= std::mem::take(&mut waiting.lingers);
-            }
-        }
+        waiting.linger.note(pace);
+        waiting.asleep |= pace.came && std::mem::take(&mut waiting.lingers);
         if changes.is_empty() {
             return self.wake(waiting);
         }
@@ -373,14 +367,11 @@ impl Exchange {
             && let Some(patience) = waiting.linger.wait(Instant::now())
         {
             waiting.lingers = true;
-            let waited = self.wake.wait_timeout(waiting, patience).unwrap_or_else(PoisonError::into_inner);
-            waiting = waited.0;
+            waiting = self.wake.wait_timeout(waiting, patience).unwrap_or_else(PoisonError::into_inner).0;
             waiting.lingers = false;
-            if waited.1.timed_out() {
-                waiting.linger.in_vain();
-            }
         }
         waiting.asleep = false;
+        waiting.linger.begin();
         std::mem::swap(&mut waiting.changes, changes);
         let bytes = std::mem::take(&mut waiting.bytes);
         Some(Work { last: waiting.last, bytes, unreadable: std::mem::take(&mut waiting.unreadable) })

@@ -14,21 +14,24 @@ const LONGEST: Duration = Duration::from_micros(300);
 /// Announcements in a row, at most, that are not waited for after one that was not kept: 2 to this power.
 const MOST_PASSED_OVER: u32 = 10;
 
-/// What a caller that hands a group over knows of the next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pace {
-    /// Nothing.
-    Unknown,
-    /// More is about to come that belongs together with this: a plugin has got events that are in this group.
-    MoreToCome,
-    /// This is what was to come.
-    Came,
+/// What a caller that hands a group over knows of others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Pace {
+    /// This is what was announced.
+    pub came: bool,
+    /// More is about to come that belongs together with this: a plugin has got events that are in this group. If this is
+    /// what was announced, too, then what is announced now comes only once this is durable.
+    pub more_to_come: bool,
 }
 
 /// What is known of what is to come.
 #[derive(Debug, Default)]
 pub(super) struct Linger {
-    /// Until when what was announced is waited for.
+    /// Whether something was announced that may come at any time.
+    announced: bool,
+    /// Whether something was announced that comes only after the next commit.
+    announced_after: bool,
+    /// Until when what was announced is waited for; set when waiting begins.
     until: Option<Instant>,
     /// Announcements in a row that were not kept.
     broken: u32,
@@ -37,42 +40,45 @@ pub(super) struct Linger {
 }
 
 impl Linger {
-    /// More is about to come.
-    pub(super) fn announce(&mut self, now: Instant) {
-        if self.until.is_some() {
+    /// Takes note of what a caller knows.
+    pub(super) fn note(&mut self, pace: Pace) {
+        if pace.came && std::mem::take(&mut self.announced) {
+            self.until = None;
+            self.broken = 0;
+        }
+        if !pace.more_to_come || self.announced || self.announced_after {
             return;
         }
         if self.pass_over > 0 {
             self.pass_over -= 1;
-            return;
-        }
-        self.until = Some(now + LONGEST);
-    }
-
-    /// What was announced has come.
-    pub(super) fn came(&mut self) {
-        if self.until.take().is_some() {
-            self.broken = 0;
+        } else if pace.came {
+            self.announced_after = true;
+        } else {
+            self.announced = true;
         }
     }
 
-    /// How long to wait; `None` where nothing is worth it.
+    /// How long a commit that could begin now waits; `None` for not at all.
     pub(super) fn wait(&mut self, now: Instant) -> Option<Duration> {
-        let left = self.until?.saturating_duration_since(now);
+        if !self.announced {
+            return None;
+        }
+        let until = *self.until.get_or_insert(now + LONGEST);
+        let left = until.saturating_duration_since(now);
         if left.is_zero() {
-            // The last commit took as long as that: nobody waited in vain.
+            self.announced = false;
             self.until = None;
+            self.broken = (self.broken + 1).min(MOST_PASSED_OVER);
+            self.pass_over = 1 << self.broken;
             return None;
         }
         Some(left)
     }
 
-    /// It was waited for in vain.
-    pub(super) fn in_vain(&mut self) {
-        if self.until.take().is_some() {
-            self.broken = (self.broken + 1).min(MOST_PASSED_OVER);
-            self.pass_over = 1 << self.broken;
-        }
+    /// A commit begins.
+    pub(super) fn begin(&mut self) {
+        self.announced |= std::mem::take(&mut self.announced_after);
+        self.until = None;
     }
 }
 
@@ -80,18 +86,35 @@ impl Linger {
 mod tests {
     use super::*;
 
+    const NOTHING: Pace = Pace { came: false, more_to_come: false };
+    const MORE: Pace = Pace { came: false, more_to_come: true };
+    const CAME: Pace = Pace { came: true, more_to_come: false };
+    const BOTH: Pace = Pace { came: true, more_to_come: true };
+
     #[test]
     fn what_is_announced_is_waited_for_until_it_comes() {
         let (mut linger, start) = (Linger::default(), Instant::now());
+        linger.note(NOTHING);
         assert_eq!(linger.wait(start), None);
-        linger.announce(start);
-        linger.announce(start + LONGEST / 2);
+        linger.note(MORE);
+        assert_eq!(linger.wait(start), Some(LONGEST));
+        linger.note(MORE);
         assert_eq!(linger.wait(start + LONGEST / 2), Some(LONGEST / 2), "the first announcement counts");
-        linger.came();
+        linger.note(CAME);
         assert_eq!(linger.wait(start + LONGEST / 2), None);
-        linger.announce(start);
-        assert_eq!(linger.wait(start + LONGEST), None, "it is too late");
-        assert_eq!(linger.pass_over, 0, "and nobody waited in vain");
+    }
+
+    #[test]
+    fn what_comes_after_a_commit_is_waited_for_after_it() {
+        let (mut linger, start) = (Linger::default(), Instant::now());
+        linger.note(MORE);
+        linger.note(BOTH);
+        assert_eq!(linger.wait(start), None, "what came goes at once");
+        linger.begin();
+        assert_eq!(linger.wait(start + LONGEST), Some(LONGEST), "however long the commit took");
+        linger.note(CAME);
+        linger.begin();
+        assert_eq!(linger.wait(start), None);
     }
 
     #[test]
@@ -99,21 +122,22 @@ mod tests {
         let (mut linger, start) = (Linger::default(), Instant::now());
         let mut waits = Vec::new();
         for announcement in 0..40 {
-            linger.announce(start);
+            linger.note(MORE);
             if linger.wait(start).is_some() {
                 waits.push(announcement);
-                linger.in_vain();
+                assert_eq!(linger.wait(start + LONGEST), None);
             }
+            linger.begin();
         }
         assert_eq!(waits, [0, 3, 8, 17, 34]);
         for _ in 0..5_000 {
-            linger.announce(start);
+            linger.note(MORE);
             if linger.wait(start).is_some() {
-                linger.came();
+                linger.note(CAME);
                 break;
             }
         }
-        linger.announce(start);
+        linger.note(MORE);
         assert!(linger.wait(start).is_some(), "once one is kept, the next is waited for");
     }
 }

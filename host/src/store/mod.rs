@@ -170,7 +170,7 @@ impl Store {
     /// While commits fail, changes are kept and wait. After one has failed for good, or once closed, changes are
     /// dropped: their numbers never become durable.
     pub fn commit(&self, changes: &mut Vec<Change>, last: ChangeNumber) {
-        self.commit_at(changes, last, Pace::Unknown);
+        self.commit_at(changes, last, Pace::default());
     }
 
     /// The same by one who knows something of what comes next.
