@@ -4,7 +4,7 @@
 //! to the protocol: who may speak when, the method's name in each packet, deadlines and sizes. The method judges.
 //! Its answers are futures, so it may ask somebody else; the worker goes on with its other connections meanwhile. A
 //! connection that ends drops the answer it waits for. Plugins with hooks offer further methods, which come and go with
-//! their deploys; see [`offered`].
+//! their deploys; see [`mod@offered`].
 
 mod offered;
 

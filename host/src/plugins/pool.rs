@@ -5,7 +5,7 @@
 //! batches wait. A guest never runs on a worker or on the store's thread.
 //!
 //! Batches of plugins that may wait for others in a call, as for HTTP, wait here for their commit only, and then get threads
-//! of their own ([`Threads`]), so that they starve nobody.
+//! of their own ([`Threads`](super::threads::Threads)), so that they starve nobody.
 //!
 //! Bounded by construction: at most one batch of each lane of a plugin is out of the core at a time.
 
