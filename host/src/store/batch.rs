@@ -79,7 +79,7 @@ pub(super) struct SessionBatch {
     /// Packet identifiers of QoS 2 receptions begun (`true`) and ended (`false`).
     pub(super) received: BTreeMap<u16, bool>,
     /// State written and deleted.
-    pub(super) state: BTreeMap<Box<str>, StateChange>,
+    pub(super) state: BTreeMap<Arc<str>, StateChange>,
     /// Timers set (`Some`) and cancelled (`None`).
     pub(super) timers: BTreeMap<Arc<str>, Option<Timer>>,
     /// Dead letters added (`Some`) and dropped (`None`), by sequence.
@@ -105,7 +105,7 @@ pub(super) enum QueueChange {
 #[derive(Debug)]
 pub(super) struct StateChange {
     /// Its value; `None` for none.
-    pub(super) value: Option<Box<[u8]>>,
+    pub(super) value: Option<Arc<[u8]>>,
     /// When the value is gone by itself.
     pub(super) expires_at: Option<Timestamp>,
     /// Whether what the database holds is to be kept in case of a rollback.

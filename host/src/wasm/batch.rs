@@ -112,7 +112,7 @@ pub(super) struct Batch {
     /// What belongs to each event that was begun; the last of them is being handled.
     begun: Vec<Section>,
     /// Number of the newest write to each key.
-    overlay: BTreeMap<Box<str>, usize>,
+    overlay: BTreeMap<Arc<str>, usize>,
     /// All writes that count, in order.
     writes: Vec<LoggedWrite>,
     /// All publishes that count, in order.

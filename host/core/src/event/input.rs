@@ -331,9 +331,9 @@ pub struct LoadedEntry {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateWrite {
     /// The key.
-    pub key: Box<str>,
+    pub key: Arc<str>,
     /// The value, or `None` to delete.
-    pub value: Option<Box<[u8]>>,
+    pub value: Option<Arc<[u8]>>,
     /// When the value is gone by itself; `None` for never.
     pub expires_at: Option<Timestamp>,
 }
@@ -348,7 +348,7 @@ impl Activation {
 
 impl StateWrite {
     /// A value that stays, or `None` to delete the key.
-    pub fn lasting(key: impl Into<Box<str>>, value: Option<Box<[u8]>>) -> Self {
+    pub fn lasting(key: impl Into<Arc<str>>, value: Option<Arc<[u8]>>) -> Self {
         Self { key: key.into(), value, expires_at: None }
     }
 }

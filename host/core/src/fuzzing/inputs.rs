@@ -284,7 +284,7 @@ impl<'a> Chaos<'a> {
     }
 
     fn generation(&mut self, plugin: PluginName) -> Input {
-        let write = StateWrite::lasting("k", Some(Box::from([])));
+        let write = StateWrite::lasting("k", Some(Arc::from([])));
         let step = match self.choices.below(4) {
             0 | 1 => GenerationStep::Begin,
             2 => GenerationStep::Write(vec![write]),

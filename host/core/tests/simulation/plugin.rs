@@ -114,7 +114,7 @@ impl Plugin {
                         settlement.publishes.push(self.publish(&event.message, now));
                     }
                     let key = number_of(&event.message).to_string();
-                    settlement.writes.push(StateWrite::lasting(key, Some(Box::from([]))));
+                    settlement.writes.push(StateWrite::lasting(key, Some([].into())));
                 }
                 Outcome::RetryAt(_) => {
                     failed.insert(event.message.topic.clone());

@@ -289,7 +289,9 @@ impl Report {
         denied: u32,
     ) {
         self.publishes = publishes.iter().map(WireMessage::of).collect();
-        let write = |write: StateWrite| (write.key.into(), write.value.map(Vec::from), write.expires_at.map(|at| at.0));
+        let write = |write: StateWrite| {
+            (write.key.to_string(), write.value.map(|value| value.to_vec()), write.expires_at.map(|at| at.0))
+        };
         self.writes = writes.into_iter().map(write).collect();
         let timer = |write: TimerWrite| {
             let timer = write.timer.map(|timer| WireTimer {

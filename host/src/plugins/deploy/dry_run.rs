@@ -140,7 +140,7 @@ impl Plugins {
                             EventResult::Untouched => break,
                         };
                         for write in one.writes {
-                            lock(&state.written).insert(write.key.into(), write.value.map(Vec::from));
+                            lock(&state.written).insert(write.key.to_string(), write.value.map(|value| value.to_vec()));
                         }
                         made.push(Shadowed { outcome, reason, publishes: one.publishes });
                     }

@@ -44,7 +44,7 @@ impl Run {
             self.conflicts.settle(writes.iter().map(|write| &*write.key));
         }
         if let Some(dirty) = &mut self.dirty {
-            dirty.0.extend(writes.iter().map(|write| write.key.clone()));
+            dirty.0.extend(writes.iter().map(|write| Box::from(&*write.key)));
         }
     }
 }

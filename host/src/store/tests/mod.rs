@@ -148,7 +148,7 @@ fn subscription(options: SubscriptionOptions) -> SubscriptionRecord {
 }
 
 fn state(session: u64, key: &str, value: Option<&[u8]>) -> Change {
-    let write = StateWrite::lasting(key, value.map(Box::from));
+    let write = StateWrite::lasting(key, value.map(Arc::from));
     Change::StateWritten { state: SessionId(session), write, undo: false }
 }
 

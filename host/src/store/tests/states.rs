@@ -68,12 +68,12 @@ impl States {
                 self.plugins.get_mut(&plugin).unwrap().begun = None;
             }
             Change::StateWritten { state, write: StateWrite { key, value, expires_at }, undo } => {
-                let key = (state, key.into_string());
+                let key = (state, key.to_string());
                 if undo && !self.undo.contains_key(&key) {
                     self.undo.insert(key.clone(), self.values.get(&key).cloned());
                 }
                 match value {
-                    Some(value) => drop(self.values.insert(key, (value.into_vec(), expires_at))),
+                    Some(value) => drop(self.values.insert(key, (value.to_vec(), expires_at))),
                     None => drop(self.values.remove(&key)),
                 }
             }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::Arc;
 
 use vespiary_core::event::StateWrite;
 use vespiary_core::message::Timestamp;
@@ -25,7 +26,7 @@ pub(super) struct Usage {
     /// Bytes of all keys and values; asked for once.
     committed: Option<u64>,
     /// Bytes of single entries, by key; asked for near the limit only.
-    entries: BTreeMap<Box<str>, u64>,
+    entries: BTreeMap<Arc<str>, u64>,
 }
 
 impl Batch {
@@ -44,7 +45,7 @@ impl Batch {
         value: Option<Vec<u8>>,
         limits: &WasmLimits,
     ) -> Result<(), Refusal> {
-        self.record(StateWrite::lasting(key, value.map(Vec::into_boxed_slice)), limits)
+        self.record(StateWrite::lasting(key, value.map(Into::into)), limits)
     }
 
     /// Sets a key for a time.

@@ -116,7 +116,7 @@ impl Run {
 
     fn settlement_part(&self, name: &str, part: &str, settlement: &mut Settlement) {
         if let Some((key, value)) = part.trim().split_once('=') {
-            let value = Some(Box::from(value.as_bytes()));
+            let value = Some(value.as_bytes().into());
             return settlement.writes.push(StateWrite::lasting(key, value));
         }
         let mut words = Words::new(part);
@@ -188,7 +188,7 @@ fn step(words: &mut Words<'_>) -> GenerationStep {
         "drops" => GenerationStep::Drop,
         "writes" => {
             let (key, value) = words.word().split_once('=').expect("KEY=TEXT");
-            GenerationStep::Write(vec![StateWrite::lasting(key, Some(Box::from(value.as_bytes())))])
+            GenerationStep::Write(vec![StateWrite::lasting(key, Some(value.as_bytes().into()))])
         }
         verb => panic!("no verb {verb}"),
     }
