@@ -18,6 +18,7 @@ mod error;
 mod failure;
 mod linger;
 mod loader;
+mod log;
 mod purging;
 mod record;
 mod restore;

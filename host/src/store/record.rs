@@ -45,35 +45,62 @@ pub enum InvalidRow {
 
 /// Encodes a record, with its version byte, into `scratch`, replacing what was there.
 pub(super) fn encode(scratch: &mut Vec<u8>, record: &impl Serialize) -> Result<(), InvalidRow> {
-    encode_as(RECORD_VERSION, scratch, record)
+    scratch.clear();
+    append(scratch, record)
 }
 
-fn encode_as(version: u8, scratch: &mut Vec<u8>, record: &impl Serialize) -> Result<(), InvalidRow> {
-    let mut buffer = std::mem::take(scratch);
-    buffer.clear();
-    buffer.push(version);
-    *scratch = postcard::to_extend(record, buffer)?;
+/// The same behind what is there.
+pub(super) fn append(out: &mut Vec<u8>, record: &impl Serialize) -> Result<(), InvalidRow> {
+    append_as(RECORD_VERSION, out, record)
+}
+
+fn append_as(version: u8, out: &mut Vec<u8>, record: &impl Serialize) -> Result<(), InvalidRow> {
+    out.push(version);
+    append_fields(out, record)
+}
+
+/// Appends fields without a version byte. After an error what was there is gone as well.
+pub(super) fn append_fields(out: &mut Vec<u8>, fields: &impl Serialize) -> Result<(), InvalidRow> {
+    *out = postcard::to_extend(fields, std::mem::take(out))?;
     Ok(())
 }
 
 /// Decodes a value written by [`encode`]; the record borrows from it.
 pub(super) fn decode<'a, R: Deserialize<'a>>(value: &'a [u8]) -> Result<R, InvalidRow> {
-    match versioned(value)? {
-        (RECORD_VERSION, rest) => whole(rest),
-        (version, _) => Err(InvalidRow::Version(version)),
+    whole(value, take)
+}
+
+/// Decodes what [`append`] wrote from the beginning of `bytes`, and moves them behind it.
+pub(super) fn take<'a, R: Deserialize<'a>>(bytes: &mut &'a [u8]) -> Result<R, InvalidRow> {
+    match take_version(bytes)? {
+        RECORD_VERSION => take_fields(bytes),
+        version => Err(InvalidRow::Version(version)),
     }
 }
 
-/// The version byte of a value, and the rest of it.
-fn versioned(value: &[u8]) -> Result<(u8, &[u8]), InvalidRow> {
-    value.split_first().map(|(&version, rest)| (version, rest)).ok_or(InvalidRow::Empty)
+fn take_version(bytes: &mut &[u8]) -> Result<u8, InvalidRow> {
+    bytes.split_off_first().copied().ok_or(InvalidRow::Empty)
 }
 
-/// Decodes a record that is all there is.
-fn whole<'a, R: Deserialize<'a>>(bytes: &'a [u8]) -> Result<R, InvalidRow> {
-    let (record, rest) = postcard::take_from_bytes(bytes)?;
-    if rest.is_empty() { Ok(record) } else { Err(InvalidRow::TrailingBytes(rest.len())) }
+/// Takes what [`append_fields`] wrote.
+pub(super) fn take_fields<'a, R: Deserialize<'a>>(bytes: &mut &'a [u8]) -> Result<R, InvalidRow> {
+    let (fields, rest) = postcard::take_from_bytes(bytes)?;
+    *bytes = rest;
+    Ok(fields)
 }
+
+/// Takes a row that is all there is.
+fn whole<'a, R>(
+    mut value: &'a [u8],
+    take: impl FnOnce(&mut &'a [u8]) -> Result<R, InvalidRow>,
+) -> Result<R, InvalidRow> {
+    let row = take(&mut value)?;
+    if value.is_empty() { Ok(row) } else { Err(InvalidRow::TrailingBytes(value.len())) }
+}
+
+/// Bytes as a field, or within an `Option`, serialised in one piece.
+#[derive(Serialize, Deserialize)]
+pub(super) struct BytesRow<'a>(#[serde(borrow, serialize_with = "in_one_piece")] pub(super) &'a [u8]);
 
 /// Serialises bytes in one piece; serde takes a plain slice for a sequence of numbers.
 fn in_one_piece<S: Serializer>(bytes: &&[u8], serializer: S) -> Result<S::Ok, S::Error> {

@@ -10,14 +10,10 @@ use vespiary_core::event::{DeadLetter, SessionRecord, Will};
 use vespiary_core::message::{Message, MessageProperties, Timestamp};
 use vespiary_core::topic::Topic;
 
-use super::{InvalidRow, RECORD_VERSION, encode_as, in_one_piece, qos, versioned, whole};
+use super::{BytesRow, InvalidRow, RECORD_VERSION, append_as, in_one_piece, qos, take_fields, take_version, whole};
 
 /// The version byte of messages, sessions and dead letters that know of the publisher's user.
 const USER_VERSION: u8 = 2;
-
-/// Bytes within an `Option`, serialised in one piece.
-#[derive(Serialize, Deserialize)]
-struct BytesRow<'a>(#[serde(borrow, serialize_with = "in_one_piece")] &'a [u8]);
 
 /// A message, in `messages` and `retained`.
 #[derive(Serialize, Deserialize)]
@@ -60,14 +56,25 @@ impl<'a> MessageRow<'a> {
     }
 
     pub(in crate::store) fn encode(&self, scratch: &mut Vec<u8>) -> Result<(), InvalidRow> {
-        encode_as(USER_VERSION, scratch, self)
+        scratch.clear();
+        self.append(scratch)
+    }
+
+    /// The same behind what is there.
+    pub(in crate::store) fn append(&self, out: &mut Vec<u8>) -> Result<(), InvalidRow> {
+        append_as(USER_VERSION, out, self)
     }
 
     pub(in crate::store) fn decode(value: &'a [u8]) -> Result<Self, InvalidRow> {
-        match versioned(value)? {
-            (USER_VERSION, rest) => whole(rest),
-            (RECORD_VERSION, rest) => Ok(Self { first: whole(rest)?, user: None }),
-            (version, _) => Err(InvalidRow::Version(version)),
+        whole(value, Self::take)
+    }
+
+    /// The same from the beginning of `bytes`, which are moved behind it.
+    pub(in crate::store) fn take(bytes: &mut &'a [u8]) -> Result<Self, InvalidRow> {
+        match take_version(bytes)? {
+            USER_VERSION => take_fields(bytes),
+            RECORD_VERSION => Ok(Self { first: take_fields(bytes)?, user: None }),
+            version => Err(InvalidRow::Version(version)),
         }
     }
 
@@ -176,14 +183,25 @@ impl<'a> SessionRow<'a> {
     }
 
     pub(in crate::store) fn encode(&self, scratch: &mut Vec<u8>) -> Result<(), InvalidRow> {
-        encode_as(USER_VERSION, scratch, self)
+        scratch.clear();
+        self.append(scratch)
+    }
+
+    /// The same behind what is there.
+    pub(in crate::store) fn append(&self, out: &mut Vec<u8>) -> Result<(), InvalidRow> {
+        append_as(USER_VERSION, out, self)
     }
 
     pub(in crate::store) fn decode(value: &'a [u8]) -> Result<Self, InvalidRow> {
-        match versioned(value)? {
-            (USER_VERSION, rest) => whole(rest),
-            (RECORD_VERSION, rest) => Ok(Self { first: whole(rest)?, user: None }),
-            (version, _) => Err(InvalidRow::Version(version)),
+        whole(value, Self::take)
+    }
+
+    /// The same from the beginning of `bytes`, which are moved behind it.
+    pub(in crate::store) fn take(bytes: &mut &'a [u8]) -> Result<Self, InvalidRow> {
+        match take_version(bytes)? {
+            USER_VERSION => take_fields(bytes),
+            RECORD_VERSION => Ok(Self { first: take_fields(bytes)?, user: None }),
+            version => Err(InvalidRow::Version(version)),
         }
     }
 
@@ -235,14 +253,25 @@ impl<'a> DeadLetterRow<'a> {
     }
 
     pub(in crate::store) fn encode(&self, scratch: &mut Vec<u8>) -> Result<(), InvalidRow> {
-        encode_as(USER_VERSION, scratch, self)
+        scratch.clear();
+        self.append(scratch)
+    }
+
+    /// The same behind what is there.
+    pub(in crate::store) fn append(&self, out: &mut Vec<u8>) -> Result<(), InvalidRow> {
+        append_as(USER_VERSION, out, self)
     }
 
     pub(in crate::store) fn decode(value: &'a [u8]) -> Result<Self, InvalidRow> {
-        match versioned(value)? {
-            (USER_VERSION, rest) => whole(rest),
-            (RECORD_VERSION, rest) => Ok(Self { first: whole(rest)?, user: None }),
-            (version, _) => Err(InvalidRow::Version(version)),
+        whole(value, Self::take)
+    }
+
+    /// The same from the beginning of `bytes`, which are moved behind it.
+    pub(in crate::store) fn take(bytes: &mut &'a [u8]) -> Result<Self, InvalidRow> {
+        match take_version(bytes)? {
+            USER_VERSION => take_fields(bytes),
+            RECORD_VERSION => Ok(Self { first: take_fields(bytes)?, user: None }),
+            version => Err(InvalidRow::Version(version)),
         }
     }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use vespiary_core::event::{ProbationRecord, Revision, SessionId, Timer};
 use vespiary_core::message::Timestamp;
 
-use super::{InvalidRow, RECORD_VERSION, encode_as, in_one_piece, versioned, whole};
+use super::{InvalidRow, RECORD_VERSION, append_as, in_one_piece, take_fields, take_version, whole};
 
 /// The version byte of plugins that have generations of their state.
 const GENERATIONS_VERSION: u8 = 2;
@@ -89,18 +89,29 @@ impl<'a> PluginRow<'a> {
     }
 
     pub(in crate::store) fn encode(&self, scratch: &mut Vec<u8>) -> Result<(), InvalidRow> {
-        encode_as(GENERATIONS_VERSION, scratch, self)
+        scratch.clear();
+        self.append(scratch)
+    }
+
+    /// The same behind what is there.
+    pub(in crate::store) fn append(&self, out: &mut Vec<u8>) -> Result<(), InvalidRow> {
+        append_as(GENERATIONS_VERSION, out, self)
     }
 
     /// Decodes a row. The state of a plugin of version 1 is under the name of its session.
     pub(in crate::store) fn decode(value: &'a [u8]) -> Result<Self, InvalidRow> {
-        match versioned(value)? {
-            (GENERATIONS_VERSION, rest) => whole(rest),
-            (RECORD_VERSION, rest) => {
-                let first: FirstPluginRow<'a> = whole(rest)?;
+        whole(value, Self::take)
+    }
+
+    /// The same from the beginning of `bytes`, which are moved behind it.
+    pub(in crate::store) fn take(bytes: &mut &'a [u8]) -> Result<Self, InvalidRow> {
+        match take_version(bytes)? {
+            GENERATIONS_VERSION => take_fields(bytes),
+            RECORD_VERSION => {
+                let first: FirstPluginRow<'a> = take_fields(bytes)?;
                 Ok(Self { state: first.session, first, probation: None, begun: None })
             }
-            (version, _) => Err(InvalidRow::Version(version)),
+            version => Err(InvalidRow::Version(version)),
         }
     }
 
@@ -166,14 +177,14 @@ impl<'a> StateRow<'a> {
         scratch.extend_from_slice(self.bytes);
     }
 
-    pub(in crate::store) fn decode(value: &'a [u8]) -> Result<Self, InvalidRow> {
-        match versioned(value)? {
-            (RECORD_VERSION, bytes) => Ok(Self { bytes, expires_at: None }),
-            (EXPIRING_VERSION, rest) => {
-                let (at, bytes) = rest.split_first_chunk().ok_or(InvalidRow::Field("expires_at"))?;
+    pub(in crate::store) fn decode(mut value: &'a [u8]) -> Result<Self, InvalidRow> {
+        match take_version(&mut value)? {
+            RECORD_VERSION => Ok(Self { bytes: value, expires_at: None }),
+            EXPIRING_VERSION => {
+                let (at, bytes) = value.split_first_chunk().ok_or(InvalidRow::Field("expires_at"))?;
                 Ok(Self { bytes, expires_at: Some(Timestamp(u64::from_be_bytes(*at))) })
             }
-            (version, _) => Err(InvalidRow::Version(version)),
+            version => Err(InvalidRow::Version(version)),
         }
     }
 

@@ -10,7 +10,7 @@ use vespiary_core::event::{
 };
 use vespiary_core::message::MessageId;
 
-use super::{InvalidRow, RECORD_VERSION, encode_as, qos, versioned, whole};
+use super::{InvalidRow, RECORD_VERSION, append_as, qos, take_fields, take_version, whole};
 
 /// The version byte of queue entries and subscriptions that know of shared subscriptions.
 const SHARED_VERSION: u8 = 2;
@@ -54,14 +54,25 @@ impl SubscriptionRow {
     }
 
     pub(in crate::store) fn encode(&self, scratch: &mut Vec<u8>) -> Result<(), InvalidRow> {
-        encode_as(SHARED_VERSION, scratch, self)
+        scratch.clear();
+        self.append(scratch)
+    }
+
+    /// The same behind what is there.
+    pub(in crate::store) fn append(&self, out: &mut Vec<u8>) -> Result<(), InvalidRow> {
+        append_as(SHARED_VERSION, out, self)
     }
 
     pub(in crate::store) fn decode(value: &[u8]) -> Result<Self, InvalidRow> {
-        match versioned(value)? {
-            (SHARED_VERSION, rest) => whole(rest),
-            (RECORD_VERSION, rest) => Ok(Self { first: whole(rest)?, share: None }),
-            (version, _) => Err(InvalidRow::Version(version)),
+        whole(value, Self::take)
+    }
+
+    /// The same from the beginning of `bytes`, which are moved behind it.
+    pub(in crate::store) fn take(bytes: &mut &[u8]) -> Result<Self, InvalidRow> {
+        match take_version(bytes)? {
+            SHARED_VERSION => take_fields(bytes),
+            RECORD_VERSION => Ok(Self { first: take_fields(bytes)?, share: None }),
+            version => Err(InvalidRow::Version(version)),
         }
     }
 
@@ -126,25 +137,36 @@ impl<'a> QueueRow<'a> {
     }
 
     pub(in crate::store) fn encode(&self, scratch: &mut Vec<u8>) -> Result<(), InvalidRow> {
-        encode_as(REPLAYED_VERSION, scratch, self)
+        scratch.clear();
+        self.append(scratch)
+    }
+
+    /// The same behind what is there.
+    pub(in crate::store) fn append(&self, out: &mut Vec<u8>) -> Result<(), InvalidRow> {
+        append_as(REPLAYED_VERSION, out, self)
     }
 
     /// Decodes a row. One of version 1 has no weight.
     pub(in crate::store) fn decode(value: &'a [u8]) -> Result<Self, InvalidRow> {
-        let second = match versioned(value)? {
-            (REPLAYED_VERSION, rest) => return whole(rest),
-            (SHARED_VERSION, rest) => whole(rest)?,
-            (RECORD_VERSION, rest) => SecondQueueRow { first: whole(rest)?, share: None, weight: 0 },
-            (version, _) => return Err(InvalidRow::Version(version)),
+        whole(value, Self::take)
+    }
+
+    /// The same from the beginning of `bytes`, which are moved behind it.
+    pub(in crate::store) fn take(bytes: &mut &'a [u8]) -> Result<Self, InvalidRow> {
+        let second = match take_version(bytes)? {
+            REPLAYED_VERSION => return take_fields(bytes),
+            SHARED_VERSION => take_fields(bytes)?,
+            RECORD_VERSION => SecondQueueRow { first: take_fields(bytes)?, share: None, weight: 0 },
+            version => return Err(InvalidRow::Version(version)),
         };
         Ok(Self { second, replayed: false })
     }
 
     /// The message that a row refers to; nothing else of it is looked at.
-    pub(in crate::store) fn message(value: &[u8]) -> Result<u64, InvalidRow> {
-        match versioned(value)? {
-            (RECORD_VERSION | SHARED_VERSION | REPLAYED_VERSION, rest) => Ok(postcard::take_from_bytes(rest)?.0),
-            (version, _) => Err(InvalidRow::Version(version)),
+    pub(in crate::store) fn message(mut value: &[u8]) -> Result<u64, InvalidRow> {
+        match take_version(&mut value)? {
+            RECORD_VERSION | SHARED_VERSION | REPLAYED_VERSION => take_fields(&mut value),
+            version => Err(InvalidRow::Version(version)),
         }
     }
 

@@ -3,11 +3,12 @@
 //! `model.rs` says what should be there; `equivalence.rs` compares that with what is over random changes, `crash.rs` over
 //! power cuts and kills, `recovery.rs` over disks that fail and work again. `loads.rs` reads queues back, `refusal.rs`
 //! looks at directories that are not to be opened, `states.rs` at the state of plugins, `versions.rs` at what earlier
-//! programs wrote.
+//! programs wrote, `log.rs` at the log by itself.
 
 mod crash;
 mod equivalence;
 mod loads;
+mod log;
 mod model;
 mod recovery;
 mod refusal;
@@ -227,6 +228,26 @@ fn one_of_each() -> Vec<Change> {
     ]
 }
 
+/// One change of every kind that takes away, of what [`one_of_each`] added.
+fn removals() -> Vec<Change> {
+    let (client, inbox) = (SessionId(1), SessionId(2));
+    vec![
+        Change::Unsubscribed { session: client, filter: TopicFilter::parse("assets/+/#").unwrap() },
+        Change::Sent { session: client, sequence: Sequence(21), packet_id: packet_id(9) },
+        Change::Dequeued { session: inbox, sequence: Sequence(20), message: MessageId(10) },
+        Change::ReceivedReleased { session: client, packet_id: packet_id(1) },
+        Change::RetainedCleared { topic: Topic::parse("assets/ü/vibration").unwrap() },
+        state(2, "pump-1", None),
+        Change::TimerCancelled { session: inbox, name: "$request/7".into() },
+        Change::GenerationDropped { plugin: plugin(0), state: SessionId(30) },
+        Change::PutBack { session: inbox, sequence: Sequence(18) },
+        Change::ProbationEnded { plugin: plugin(0), session: inbox, undone: true },
+        Change::DeadLetterDropped { session: inbox, sequence: Sequence(19) },
+        Change::SessionRemoved { session: inbox },
+        Change::PluginRemoved { plugin: plugin(0) },
+    ]
+}
+
 #[test]
 fn every_kind_of_change_comes_back_after_a_restart() {
     let directory = tempfile::tempdir().unwrap();
@@ -252,25 +273,11 @@ fn every_kind_of_change_comes_back_after_a_restart() {
 
 #[test]
 fn every_kind_of_change_that_takes_away_takes_away() {
-    let (client, inbox) = (SessionId(1), SessionId(2));
+    let client = SessionId(1);
     let directory = tempfile::tempdir().unwrap();
     commit_and_close(open(directory.path()), [one_of_each()]);
 
-    let removals = vec![
-        Change::Unsubscribed { session: client, filter: TopicFilter::parse("assets/+/#").unwrap() },
-        Change::Sent { session: client, sequence: Sequence(21), packet_id: packet_id(9) },
-        Change::Dequeued { session: inbox, sequence: Sequence(20), message: MessageId(10) },
-        Change::ReceivedReleased { session: client, packet_id: packet_id(1) },
-        Change::RetainedCleared { topic: Topic::parse("assets/ü/vibration").unwrap() },
-        state(2, "pump-1", None),
-        Change::TimerCancelled { session: inbox, name: "$request/7".into() },
-        Change::GenerationDropped { plugin: plugin(0), state: SessionId(30) },
-        Change::PutBack { session: inbox, sequence: Sequence(18) },
-        Change::ProbationEnded { plugin: plugin(0), session: inbox, undone: true },
-        Change::DeadLetterDropped { session: inbox, sequence: Sequence(19) },
-        Change::SessionRemoved { session: inbox },
-        Change::PluginRemoved { plugin: plugin(0) },
-    ];
+    let removals = removals();
     let model = Model::of(one_of_each().iter().chain(&removals));
     commit_and_close(open(directory.path()), [removals]);
     let opened = open(directory.path());
