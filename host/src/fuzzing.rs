@@ -6,4 +6,4 @@
 
 pub use crate::mqtt::fuzzing::connection;
 pub use crate::plugins::fuzzing::manifest;
-pub use crate::store::fuzzing::records;
+pub use crate::store::fuzzing::{changes, records};

@@ -1,9 +1,10 @@
-//! Values of the tables, fuzzed: a disk may give anything back.
+//! Values of the tables, and changes in the log, fuzzed: a disk may give anything back.
 
 use std::fmt::Debug;
 
 use vespiary_core::event::{PacketId, QueueEntry};
 
+use super::log;
 use super::record::{
     self, DeadLetterRow, InvalidRow, MessageRow, PluginRow, QueueRow, RevisionRow, SessionRow, StateRow,
     SubscriptionRow, TimerRow,
@@ -61,6 +62,18 @@ pub fn records(bytes: &[u8]) {
             |timer, scratch| record::encode(scratch, &TimerRow::new(timer)),
         ),
     }
+}
+
+/// Takes `bytes` for a change in the log. It is refused, or what is read is written again, as in [`records`].
+pub fn changes(bytes: &[u8]) {
+    check(
+        bytes,
+        |mut bytes| {
+            let change = log::record::decode(&mut bytes)?;
+            if bytes.is_empty() { Ok(change) } else { Err(InvalidRow::TrailingBytes(bytes.len())) }
+        },
+        log::record::encode,
+    );
 }
 
 fn check<T: Debug + PartialEq>(
@@ -132,11 +145,52 @@ mod tests {
     use vespiary_core::{Qos, Timestamp, Topic};
 
     use super::super::record::PluginRecord;
+    use super::super::tests::{one_of_each, removals};
     use super::*;
 
     #[test]
     fn values_read_as_they_were_written_or_not_at_all() {
         corpus::check("records", seeds, records);
+    }
+
+    #[test]
+    fn changes_read_as_they_were_written_or_not_at_all() {
+        corpus::check("changes", seeds_of_changes, changes);
+    }
+
+    /// A change of each kind, named after it, and some that are none.
+    fn seeds_of_changes() -> corpus::Seeds {
+        let table: &[(&str, &[u8])] = &[
+            ("no-change", &[]),
+            ("kind-0", &[0, 1]),
+            ("kind-unknown", &[27, 1]),
+            ("trailing", &[3, 1, 0]),
+            ("session-overlong", &[3, 0x81, 0x80, 0x00]),
+            ("packet-id-0", &[8, 1, 2, 0]),
+            ("filter-misplaced", b"\x05\x01\x02#a"),
+            ("topic-wildcard", b"\x0E\x01#"),
+            ("name-lies", b"\x10\xFF\xFF\xFF\xFF\x0Fa"),
+            ("undo-2", &[19, 1, 1, b'k', 0, 0, 2]),
+            ("state-expires", &[19, 1, 1, b'k', 1, 2, 0xFE, 0xFF, 1, 0xAC, 0x02, 1]),
+            ("deletion-expires", &[19, 1, 1, b'k', 0, 1, 0xAC, 0x02, 0]),
+            // A row that a change cannot have.
+            ("queued-released", &[7, 1, 2, 1, 1, 0, 0, 0, 0, 1]),
+            ("queued-version-1", &[7, 1, 2, 1, 1, 0, 0, 0, 0, 0]),
+            ("row-version-9", &[7, 1, 2, 9, 1, 0, 0, 0, 0, 0]),
+        ];
+        let mut seeds: corpus::Seeds = table.iter().map(|&(name, bytes)| (name.to_owned(), bytes.to_vec())).collect();
+        for change in [one_of_each(), removals()].concat() {
+            let text = format!("{change:?}");
+            let mut name = String::new();
+            for letter in text.chars().take_while(|letter| letter.is_alphanumeric()) {
+                name.extend((letter.is_uppercase() && !name.is_empty()).then_some('-'));
+                name.push(letter.to_ascii_lowercase());
+            }
+            let mut bytes = Vec::new();
+            log::record::encode(&change, &mut bytes).unwrap();
+            seeds.push((name, bytes));
+        }
+        seeds
     }
 
     /// Session 7, revision 3 of version "1" activated at 5.

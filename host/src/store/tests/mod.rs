@@ -169,7 +169,7 @@ fn on_probation(plugin: PluginName, session: SessionId, number: u32) -> Change {
 }
 
 /// One change of every kind that adds something, with every field in use.
-fn one_of_each() -> Vec<Change> {
+pub(super) fn one_of_each() -> Vec<Change> {
     let (client, inbox) = (SessionId(1), SessionId(2));
     let will = Will { message: message_with_everything(), expiry_s: Some(3), delay_s: 5 };
     let record = SessionRecord {
@@ -229,7 +229,7 @@ fn one_of_each() -> Vec<Change> {
 }
 
 /// One change of every kind that takes away, of what [`one_of_each`] added.
-fn removals() -> Vec<Change> {
+pub(super) fn removals() -> Vec<Change> {
     let (client, inbox) = (SessionId(1), SessionId(2));
     vec![
         Change::Unsubscribed { session: client, filter: TopicFilter::parse("assets/+/#").unwrap() },
