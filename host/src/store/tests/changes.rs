@@ -1,4 +1,4 @@
-//! The log by itself: changes come back as they were written, and frames as they were promised.
+//! Changes as the log holds them: they are read as they were written, or not at all.
 
 use proptest::collection::vec;
 use proptest::prelude::*;

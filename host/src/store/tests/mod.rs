@@ -3,12 +3,12 @@
 //! `model.rs` says what should be there; `equivalence.rs` compares that with what is over random changes, `crash.rs` over
 //! power cuts and kills, `recovery.rs` over disks that fail and work again. `loads.rs` reads queues back, `refusal.rs`
 //! looks at directories that are not to be opened, `states.rs` at the state of plugins, `versions.rs` at what earlier
-//! programs wrote, `log.rs` at the log by itself.
+//! programs wrote, `changes.rs` at changes as the log holds them.
 
+mod changes;
 mod crash;
 mod equivalence;
 mod loads;
-mod log;
 mod model;
 mod recovery;
 mod refusal;
