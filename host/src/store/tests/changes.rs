@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::model;
 use super::{one_of_each, removals};
+use crate::store::InvalidRow;
 use crate::store::log::record;
 use vespiary_core::event::{Change, SessionId};
 
@@ -49,5 +50,21 @@ fn a_change_that_is_cut_is_refused() {
         for length in 0..bytes.len() {
             assert!(record::decode(&mut &bytes[..length]).is_err(), "{length} bytes of {change:?}");
         }
+    }
+}
+
+#[test]
+fn a_row_that_no_change_has_is_refused() {
+    let of_plugin = |begun: u8| {
+        // Session 1, revision 1 of 32 bytes and no version, in generation 1, without a probation.
+        let revision = [&[1][..], &[7; 32], &[0, 0]].concat();
+        [&[15, 1, b'p', 2, 1][..], &revision, &[1, 0], if begun == 0 { &[0] } else { &[1, 9] }].concat()
+    };
+    record::decode(&mut of_plugin(0).as_slice()).unwrap();
+    let released = |released| [7, 1, 2, 1, 1, 0, 0, 0, 0, released];
+    record::decode(&mut released(0).as_slice()).unwrap();
+    for (field, bytes) in [("begun", of_plugin(1)), ("released", released(1).to_vec()), ("kind", vec![0])] {
+        let error = record::decode(&mut bytes.as_slice()).unwrap_err();
+        assert!(matches!(error, InvalidRow::Field(name) if name == field), "{field}: {error}");
     }
 }
