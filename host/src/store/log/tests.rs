@@ -18,6 +18,12 @@ mod cuts;
 /// Two disks, one for each file.
 type Disks = [Disk; 2];
 
+/// The number of a frame, and its changes.
+type Frame = (u64, Vec<Change>);
+
+/// Alters a file.
+type Alteration = fn(&mut [u8]);
+
 fn disks() -> Disks {
     [Disk::with(Vec::new()), Disk::with(Vec::new())]
 }
@@ -77,7 +83,8 @@ fn written(numbers: std::ops::RangeInclusive<u64>, switches: &[u64]) -> Disks {
     disks
 }
 
-fn replay(disks: &Disks, after: u64) -> Result<(Vec<(u64, Vec<Change>)>, u64), LogError> {
+/// The frames behind `after`, and the number that is given as that of the last.
+fn replay(disks: &Disks, after: u64) -> Result<(Vec<Frame>, u64), LogError> {
     let mut found = Vec::new();
     let last = Log::new(files(disks)).replay(after, |number, changes| {
         found.push((number, changes));
@@ -349,13 +356,15 @@ fn a_gap_between_the_files_or_behind_the_database_is_damage() {
 
 #[test]
 fn a_whole_frame_that_cannot_be_understood_is_damage() {
-    let short = |image: &mut Vec<u8>, at: usize, value: u32| image[at..at + 4].copy_from_slice(&value.to_le_bytes());
-    let alterations: [(&str, &dyn Fn(&mut Vec<u8>)); 4] = [
-        ("frame 2 has version 2, and only 1 is known", &|image| short(image, 4, 2)),
-        ("frame 2 has 2 changes instead of 3", &|image| short(image, 32, 3)),
-        ("change 0 of frame 2: its field kind has an impossible value", &|image| image[40] ^= 0x80),
+    fn short(image: &mut [u8], at: usize, value: u32) {
+        image[at..at + 4].copy_from_slice(&value.to_le_bytes());
+    }
+    let alterations: [(&str, Alteration); 4] = [
+        ("frame 2 has version 2, and only 1 is known", |image| short(image, 4, 2)),
+        ("frame 2 has 2 changes instead of 3", |image| short(image, 32, 3)),
+        ("change 0 of frame 2: its field kind has an impossible value", |image| image[40] ^= 0x80),
         // Without its last byte.
-        ("change 1 of frame 2: it cannot be decoded: Hit the end of buffer, expected more data", &|image| {
+        ("change 1 of frame 2: it cannot be decoded: Hit the end of buffer, expected more data", |image| {
             let length = u32::from_le_bytes(image[24..28].try_into().unwrap());
             short(image, 24, length - 1);
         }),

@@ -4,7 +4,7 @@
 use fastrand::Rng;
 use vespiary_core::event::Change;
 
-use super::{Disks, SECTOR_BYTES, alter, change, copies, disks, files, image, replay};
+use super::{Disks, Frame, SECTOR_BYTES, alter, change, copies, disks, files, image, replay};
 use crate::store::log::{Log, LogError};
 use crate::store::testing::Disk;
 
@@ -189,7 +189,7 @@ impl Life {
     }
 
     /// Checks that these are the frames behind the database.
-    fn check_frames(&self, found: &[(u64, Vec<Change>)]) {
+    fn check_frames(&self, found: &[Frame]) {
         for ((number, changes), expected) in found.iter().zip(self.in_database + 1..) {
             assert_eq!(*number, expected);
             assert!(*changes == self.groups[expected as usize - 1], "frame {expected} holds something else");
