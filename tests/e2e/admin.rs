@@ -116,6 +116,7 @@ fn what_broker_and_plugins_count_is_there_for_prometheus() -> Result<()> {
         "vespiary_dropped_messages_total{reason=\"queue_full\"}",
         "vespiary_store_up",
         "vespiary_store_commits_total",
+        "vespiary_store_checkpoints_total",
         "vespiary_connections",
     ] {
         ensure!(page.body.contains(line), "{line} is not there:\n{}", page.body);

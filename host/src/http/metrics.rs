@@ -95,8 +95,9 @@ fn store(api: &Api, page: &mut Page) {
     let one = |value: f64| vec![(Vec::new(), value)];
     page.gauge("vespiary_store_up", "1 while commits reach the disk.", one(f64::from(u8::from(up))));
     page.gauge("vespiary_store_backlog_bytes", "Handed over and not yet on disk.", one(store.backlog_bytes() as f64));
-    page.counter("vespiary_store_commits", "Transactions committed.", one(commits.commits as f64));
-    page.counter("vespiary_store_changes", "Changes in these transactions.", one(commits.changes as f64));
+    page.counter("vespiary_store_commits", "Frames written to the log.", one(commits.commits as f64));
+    page.counter("vespiary_store_changes", "Changes that became durable.", one(commits.changes as f64));
+    page.counter("vespiary_store_checkpoints", "Transactions of the database.", one(commits.checkpoints as f64));
     page.counter("vespiary_store_failures", "Commits that failed and were tried again.", one(commits.failures as f64));
     page.counter("vespiary_store_loads", "Parts of queues read back.", one(loads.loads as f64));
 }

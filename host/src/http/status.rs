@@ -50,6 +50,7 @@ fn store(store: &Store) -> Value {
         "reason": reason,
         "failures": commits.failures,
         "commits": commits.commits,
+        "checkpoints": commits.checkpoints,
         "changes": commits.changes,
         "backlog_bytes": store.backlog_bytes(),
         "stored_messages": store.stored_messages().ok(),

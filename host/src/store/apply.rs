@@ -19,7 +19,7 @@ use super::batch::{Batch, SessionBatch, Stage};
 use super::error::StoreError;
 use super::record::{self, DeadLetterRow, InvalidRow, MessageRow, SessionRow, SubscriptionRow, TimerRow};
 use super::tables::{
-    DEAD_LETTERS, KEPT, META, META_COMMITS, META_IDENTIFIERS_BELOW, QUEUE, RECEIVED, RETAINED, SESSIONS, STATE_EXPIRY,
+    DEAD_LETTERS, KEPT, META, META_FRAME, META_IDENTIFIERS_BELOW, QUEUE, RECEIVED, RETAINED, SESSIONS, STATE_EXPIRY,
     SUBSCRIPTIONS, TIMERS,
 };
 use queues::References;
@@ -58,15 +58,15 @@ impl From<redb::TableError> for WriteError {
     }
 }
 
-/// Writes the batch, in the transaction with the number `commit`; gives when the first value of state expires that is
+/// Writes the batch, and the number of the last `frame` that it has something of; gives when the first value of state expires that is
 /// there afterwards. `scratch` is where values are encoded; kept by the caller for its capacity.
 pub(super) fn write(
     transaction: &WriteTransaction,
     batch: &Batch,
-    commit: u64,
+    frame: u64,
     scratch: &mut Vec<u8>,
 ) -> Result<Option<Timestamp>, WriteError> {
-    write_meta(transaction, batch, commit)?;
+    write_meta(transaction, batch, frame)?;
     let mut references = References::default();
     let mut states = States::new(transaction);
     for stage in batch.stages() {
@@ -93,9 +93,9 @@ pub(super) fn write(
     Ok(first.map(|(key, _)| Timestamp(key.value().0)))
 }
 
-fn write_meta(transaction: &WriteTransaction, batch: &Batch, commit: u64) -> Result<(), WriteError> {
+fn write_meta(transaction: &WriteTransaction, batch: &Batch, frame: u64) -> Result<(), WriteError> {
     let mut meta = transaction.open_table(META)?;
-    meta.insert(META_COMMITS, commit)?;
+    meta.insert(META_FRAME, frame)?;
     if let Some(below) = batch.identifiers_below {
         meta.insert(META_IDENTIFIERS_BELOW, below)?;
     }

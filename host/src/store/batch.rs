@@ -1,4 +1,4 @@
-//! The changes of one redb transaction, coalesced.
+//! The changes of one checkpoint, coalesced.
 //!
 //! A [`Batch`] takes changes in order and keeps, for each row, what applying them one by one would leave: the last
 //! write wins; what a session held goes when the session does; a mark on a queue entry is folded into the entry. A
@@ -10,8 +10,8 @@
 //! only the database can name. It ends a [`Stage`]: changes are coalesced up to there, and anew behind it. So does the
 //! rare change that depends on where an earlier one of the same row left it.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use vespiary_core::event::{
@@ -21,7 +21,10 @@ use vespiary_core::event::{
 use vespiary_core::message::{Message, Timestamp};
 use vespiary_core::topic::{Topic, TopicFilter};
 
-/// The changes of one transaction, coalesced. Fields are rows by key, in the order of keys.
+/// Messages that are kept without a look at who refers to them.
+const MESSAGES_KEPT: usize = 4_096;
+
+/// The changes of one checkpoint, coalesced. Fields are rows by key, in the order of keys.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     /// The highest sequence that the database may hold before this batch. Sequences are handed out in growing order and
@@ -45,6 +48,8 @@ pub(super) struct Batch {
     pub(super) expiring: usize,
     /// Expired state that is purged.
     pub(super) purge: Option<Purge>,
+    /// Messages that were left when those that no entry refers to were last forgotten.
+    referred_to: usize,
 }
 
 /// What is coalesced, and then what happened to a plugin.
@@ -229,6 +234,24 @@ impl Batch {
                 self.session(session).dead_letters.insert(sequence.0, None);
             }
         }
+    }
+
+    /// Forgets messages that no entry refers to any more, once they may be most of all. Not within the changes of one input:
+    /// a message comes before its entries.
+    pub(super) fn forget_messages(&mut self) {
+        if self.messages.len() < MESSAGES_KEPT.max(2 * self.referred_to) {
+            return;
+        }
+        let entries =
+            self.stages().flat_map(|stage| stage.sessions.values()).flat_map(|changes| changes.queue.values());
+        let referred_to: BTreeSet<u64> = entries
+            .filter_map(|change| match change {
+                QueueChange::Put { entry, .. } => Some(entry.message.0),
+                QueueChange::Mark { .. } | QueueChange::Delete | QueueChange::Keep | QueueChange::PutBack => None,
+            })
+            .collect();
+        self.messages.retain(|message, _| referred_to.contains(message));
+        self.referred_to = self.messages.len();
     }
 
     fn session(&mut self, session: SessionId) -> &mut SessionBatch {

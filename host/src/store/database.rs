@@ -1,4 +1,4 @@
-//! The open database, and how it is opened anew after a failure.
+//! The open database with the files of its log, and how they are opened anew after a failure.
 //!
 //! After an operation of the system on its file has failed, redb refuses everything, and rightly: what is on the disk
 //! then only a fresh read tells. So the database is dropped ([`LiveDatabase::fail`]) and opened again
@@ -13,9 +13,18 @@ use redb::{Database, WriteTransaction};
 
 use super::apply::WriteError;
 use super::error::StoreError;
+use super::log::LogFile;
 
-/// Opens a database that was open before. Must not make a new one.
-pub(super) type Reopen = Box<dyn Fn() -> Result<Database, StoreError> + Send + Sync>;
+/// What is open of a data directory.
+pub(super) struct Files {
+    /// The database.
+    pub(super) database: Database,
+    /// The files of its log.
+    pub(super) log: [LogFile; 2],
+}
+
+/// Opens what was open before. Must not make anything new.
+pub(super) type Reopen = Box<dyn Fn() -> Result<Files, StoreError> + Send + Sync>;
 
 /// The database while there is one.
 pub(super) struct LiveDatabase {
@@ -26,7 +35,6 @@ pub(super) struct LiveDatabase {
     /// Its file, for errors.
     path: Arc<Path>,
 }
-
 /// Whether there is a database.
 enum State {
     /// There is.
@@ -70,11 +78,11 @@ impl LiveDatabase {
         self.replace(State::Failing(reason.clone()));
     }
 
-    /// Opens the database anew, in place of the one that there may be.
-    pub(super) fn reopen(&self) -> Result<(), StoreError> {
-        let database = (self.reopen)()?;
+    /// Opens the database anew, in place of the one that there may be; gives the files of the log.
+    pub(super) fn reopen(&self) -> Result<[LogFile; 2], StoreError> {
+        let Files { database, log } = (self.reopen)()?;
         self.replace(State::Open(database));
-        Ok(())
+        Ok(log)
     }
 
     /// Closes the database for good. What goes wrong is logged: it costs a look through the file at the next start.

@@ -1,5 +1,5 @@
-//! The data directory: made, kept private, and locked against a second process; the database file in it is opened, or
-//! made whole before it gets its name.
+//! The data directory: made, kept private, and locked against a second process; the database file in it and the files of
+//! its log are opened, or made whole before the database gets its name.
 //!
 //! Nothing here replaces a file that exists: a database that cannot be read is reported and left as it is.
 
@@ -14,13 +14,17 @@ use std::time::{Duration, Instant};
 use redb::{Builder, Database, RepairSession};
 
 use super::StoreOptions;
+use super::database::Files;
 use super::error::{LockHolder, StoreError};
+use super::log::{LogFile, PlainFile};
 use super::tables;
 
 /// The database file.
 const DATABASE_FILE: &str = "vespiary.redb";
 /// The database file while it is made; left over only by a crash, and removed then.
 const NEW_DATABASE_FILE: &str = "vespiary.redb.new";
+/// The files of the log.
+const LOG_FILES: [&str; 2] = ["vespiary.wal.0", "vespiary.wal.1"];
 /// The file whose lock stands for the directory; holds the process that has it.
 const LOCK_FILE: &str = "lock";
 
@@ -105,8 +109,8 @@ pub(super) fn database_path(directory: &Path) -> PathBuf {
     directory.join(DATABASE_FILE)
 }
 
-/// Opens the database of a locked directory, or makes one where there is none.
-pub(super) fn open_database(directory: &Path, options: &StoreOptions) -> Result<Database, StoreError> {
+/// Opens the database of a locked directory with its log, or makes both where there is none.
+pub(super) fn open_files(directory: &Path, options: &StoreOptions) -> Result<Files, StoreError> {
     let path = database_path(directory);
     let new = directory.join(NEW_DATABASE_FILE);
     match fs::remove_file(&new) {
@@ -120,7 +124,10 @@ pub(super) fn open_database(directory: &Path, options: &StoreOptions) -> Result<
             return Err(StoreError::Damaged { path, reason: "the file is empty".to_owned() });
         }
         Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => create_database(directory, &new, &path)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            refuse_orphaned_log(directory)?;
+            create_database(directory, &new, &path)?;
+        }
         Err(error) => return Err(StoreError::io("read", &path)(error)),
     }
     let started = Instant::now();
@@ -132,16 +139,64 @@ pub(super) fn open_database(directory: &Path, options: &StoreOptions) -> Result<
         tracing::info!(path = %path.display(), bytes = length, elapsed = ?started.elapsed(), "opened the database");
     }
     check_version(&database, directory)?;
-    Ok(database)
+    Ok(Files { database, log: open_log(directory)? })
 }
 
-/// Opens a database again after an operation on it has failed. There has to be one: none is made.
-pub(super) fn reopen_database(directory: &Path, options: &StoreOptions) -> Result<Database, StoreError> {
+/// Opens them again after an operation on one of them has failed. They have to be there: nothing is made.
+pub(super) fn reopen_files(directory: &Path, options: &StoreOptions) -> Result<Files, StoreError> {
     let path = database_path(directory);
     sync_and_forget(&path)?;
+    for path in log_paths(directory) {
+        sync_and_forget(&path)?;
+    }
     let database = builder(options, false, &path).open(&path).map_err(StoreError::database("open", &path))?;
     check_version(&database, directory)?;
-    Ok(database)
+    Ok(Files { database, log: open_log(directory)? })
+}
+
+/// Where the files of a log are.
+fn log_paths(directory: &Path) -> [PathBuf; 2] {
+    LOG_FILES.map(|name| directory.join(name))
+}
+
+/// Opens the files of a log.
+fn open_log(directory: &Path) -> Result<[LogFile; 2], StoreError> {
+    let open = |path: PathBuf| match OpenOptions::new().read(true).write(true).open(&path) {
+        Ok(file) => Ok::<LogFile, _>(Box::new(PlainFile(file))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(StoreError::Damaged { path, reason: "this file of its log is missing".to_owned() })
+        }
+        Err(error) => Err(StoreError::io("open", &path)(error)),
+    };
+    let [first, second] = log_paths(directory);
+    Ok([open(first)?, open(second)?])
+}
+
+/// Makes the files of a log, empty, where there are none.
+fn create_log(directory: &Path) -> Result<(), StoreError> {
+    for path in log_paths(directory) {
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false).mode(0o600);
+        let file = options.open(&path).map_err(StoreError::io("create", &path))?;
+        file.sync_all().map_err(StoreError::io("sync", &path))?;
+    }
+    sync_directory(directory)
+}
+
+/// Refuses to make a new database beside the log of one that is gone.
+fn refuse_orphaned_log(directory: &Path) -> Result<(), StoreError> {
+    for path in log_paths(directory) {
+        match fs::metadata(&path) {
+            Ok(metadata) if metadata.len() > 0 => {
+                let reason = format!("the file is missing, and its log {} is there", path.display());
+                return Err(StoreError::Damaged { path: database_path(directory), reason });
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(StoreError::io("read", &path)(error)),
+        }
+    }
+    Ok(())
 }
 
 /// Sees to it that a file is read from its disk. After a sync that failed, the system may go on showing in memory what
@@ -156,8 +211,9 @@ fn sync_and_forget(path: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// Makes a database under another name, and renames it when it is whole and on disk.
+/// Makes a log, and a database under another name, which is renamed when both are whole and on disk.
 fn create_database(directory: &Path, new: &Path, path: &Path) -> Result<(), StoreError> {
+    create_log(directory)?;
     let file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -204,8 +260,9 @@ pub(super) fn check_version(database: &Database, directory: &Path) -> Result<(),
     match tables::format_version(database).map_err(StoreError::database("read", &path))? {
         None => Err(StoreError::Damaged { path, reason: "it has no format version".to_owned() }),
         Some(tables::FORMAT_VERSION) => Ok(()),
-        Some(found @ (tables::UNCOUNTED_FORMAT_VERSION | tables::UNSUMMED_FORMAT_VERSION)) => {
+        Some(found @ tables::UNCOUNTED_FORMAT_VERSION..=tables::UNLOGGED_FORMAT_VERSION) => {
             tracing::info!(path = %path.display(), "bringing the database to format version {}", tables::FORMAT_VERSION);
+            create_log(directory)?;
             tables::upgrade(database, found).map_err(|error| error.of_store("migrate", &path))
         }
         Some(found) if found > tables::FORMAT_VERSION => {

@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use super::apply::WriteError;
 use super::error::StoreError;
+use super::log::LogError;
 
-/// Why a transaction is not on disk.
+/// Why something is not on disk.
 #[derive(Debug)]
 pub(super) enum Failure {
     /// It may be tried again.
@@ -67,6 +68,16 @@ impl Failure {
 }
 
 const LOOK_AT_THE_DEVICE: &str = "look at its device, and at the log of the system";
+
+impl From<LogError> for Failure {
+    fn from(error: LogError) -> Self {
+        let text = format!("its log: {error}");
+        match error {
+            LogError::Io(error) => Self::of_system(&error, text),
+            LogError::Damaged { .. } | LogError::Row(..) => Self::Final(text.into()),
+        }
+    }
+}
 
 impl From<WriteError> for Failure {
     fn from(error: WriteError) -> Self {

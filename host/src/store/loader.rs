@@ -1,7 +1,7 @@
 //! Reads queues back: one thread that answers the broker's questions for the next entries of a queue.
 //!
-//! A question names the change that its answer must have seen; those that are durable already are answered first, and
-//! none waits for another. Answers given in a row come from one read transaction, which is short: it pins freed pages.
+//! A question names the change that its answer must have seen; those that the database has already are answered first,
+//! for the others a checkpoint is asked for, and none waits for another. Answers given in a row come from one read transaction, which is short: it pins freed pages.
 //!
 //! What was answered and not yet taken is bounded: above [`UNTAKEN_BYTES`] nothing more is read until the broker has
 //! taken some. While the store is failing there is nothing to read, and every question is answered with `None`.
@@ -14,13 +14,13 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use redb::{Database, ReadOnlyTable, ReadableDatabase};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use vespiary_core::event::{ChangeNumber, LoadTicket, LoadedEntry, Sequence, SessionId};
 use vespiary_core::message::Message;
 
-use super::committer::{Durability, locked};
 use super::database::LiveDatabase;
 use super::error::StoreError;
+use super::exchange::{Durability, Exchange, locked};
 use super::record::{MessageRow, QueueRow};
 use super::tables::{Bytes, MESSAGES, QUEUE};
 
@@ -100,7 +100,7 @@ struct Questions {
 
 impl Loader {
     /// Starts the thread.
-    pub(super) fn start(database: Arc<LiveDatabase>, durability: watch::Receiver<Durability>) -> std::io::Result<Self> {
+    pub(super) fn start(database: Arc<LiveDatabase>, exchange: Arc<Exchange>) -> std::io::Result<Self> {
         let desk = Arc::new(Desk {
             questions: Mutex::default(),
             wake: Notify::new(),
@@ -111,7 +111,7 @@ impl Loader {
         let shared = desk.clone();
         let thread = thread::Builder::new()
             .name("vespiary-loader".to_owned())
-            .spawn(move || runtime.block_on(shared.serve(&database, durability)))?;
+            .spawn(move || runtime.block_on(shared.serve(&database, &exchange)))?;
         Ok(Self { desk, thread: Mutex::new(Some(thread)) })
     }
 
@@ -166,47 +166,53 @@ impl Questions {
 
 impl Desk {
     /// The thread.
-    async fn serve(&self, database: &LiveDatabase, mut durability: watch::Receiver<Durability>) {
+    async fn serve(&self, database: &LiveDatabase, exchange: &Exchange) {
+        let (mut durability, mut checkpoints) = (exchange.watch(), exchange.watch_checkpoints());
         let mut is_logged = false;
         loop {
-            let durable = match &*durability.borrow_and_update() {
-                Durability::UpTo(durable) => Ok(*durable),
-                Durability::Failing(reason) | Durability::Failed(reason) => Err(reason.clone()),
+            let reason = match &*durability.borrow_and_update() {
+                Durability::UpTo(_) => None,
+                Durability::Failing(reason) | Durability::Failed(reason) => Some(reason.clone()),
             };
-            let served = match durable {
-                Ok(durable) => self.round(database, durable, &mut is_logged),
-                Err(reason) => self.give_up(&reason, &mut is_logged),
+            let stored = *checkpoints.borrow_and_update();
+            let served = match reason {
+                None => self.round(database, stored, &mut is_logged),
+                Some(reason) => self.give_up(&reason, &mut is_logged),
             };
             if served {
                 continue;
             }
-            let waits_for_commit = {
+            let wanted = {
                 let questions = locked(&self.questions);
                 if questions.closed {
                     return;
                 }
-                !questions.waiting.is_empty() && !questions.is_full()
+                questions.waiting.last_key_value().map(|(&(change, _), _)| change).filter(|_| !questions.is_full())
             };
+            if let Some(wanted) = wanted {
+                exchange.want(wanted);
+            }
             tokio::select! {
                 () = self.wake.notified() => {}
-                changed = durability.changed(), if waits_for_commit => if changed.is_err() { return },
+                changed = durability.changed(), if wanted.is_some() => if changed.is_err() { return },
+                changed = checkpoints.changed(), if wanted.is_some() => if changed.is_err() { return },
             }
         }
     }
 
     /// Takes the next question that can be answered, if there is room for an answer.
-    fn next(&self, durable: ChangeNumber) -> Option<LoadRequest> {
+    fn next(&self, stored: ChangeNumber) -> Option<LoadRequest> {
         let mut questions = locked(&self.questions);
         if questions.closed || questions.is_full() {
             return None;
         }
         let first = questions.waiting.first_entry()?;
-        (first.key().0 <= durable).then(|| first.remove())
+        (first.key().0 <= stored).then(|| first.remove())
     }
 
     /// Answers questions from one read transaction. Whether there were any.
-    fn round(&self, database: &LiveDatabase, durable: ChangeNumber, is_logged: &mut bool) -> bool {
-        let Some(mut request) = self.next(durable) else { return false };
+    fn round(&self, database: &LiveDatabase, stored: ChangeNumber, is_logged: &mut bool) -> bool {
+        let Some(mut request) = self.next(stored) else { return false };
         let path = database.path();
         // redb may panic on a file that was altered behind its back; the question is to be answered all the same.
         let outcome = catch_unwind(AssertUnwindSafe(|| {
@@ -217,7 +223,7 @@ impl Desk {
                     let started = Instant::now();
                     let entries = queues.load(&request)?;
                     bytes += self.give(&request, entries, started);
-                    match if bytes < ROUND_BYTES { self.next(durable) } else { None } {
+                    match if bytes < ROUND_BYTES { self.next(stored) } else { None } {
                         Some(next) => request = next,
                         None => return Ok(()),
                     }

@@ -8,8 +8,7 @@
 //! Invariants: a frame is written only when the one before is on disk, so none but the last can be torn; numbers go up by
 //! one; the frames that are written over are in the database.
 
-#![cfg_attr(not(test), expect(dead_code, reason = "nothing writes a log yet"))]
-
+mod file;
 mod frame;
 mod reading;
 pub(super) mod record;
@@ -18,10 +17,14 @@ mod tests;
 
 use std::hash::{BuildHasher, RandomState};
 use std::io;
+use std::path::Path;
 
 use redb::StorageBackend;
 use vespiary_core::event::Change;
 
+pub(super) use file::PlainFile;
+
+use super::error::StoreError;
 use super::record::InvalidRow;
 
 /// A file of the log.
@@ -82,6 +85,18 @@ pub(super) enum LogError {
     /// A change cannot be written down.
     #[error("a change cannot be encoded: {0}")]
     Row(#[from] InvalidRow),
+}
+
+impl LogError {
+    /// The same for whoever opens the database at `path`.
+    pub(super) fn of_store(self, path: &Path) -> StoreError {
+        match self {
+            Self::Io(source) => StoreError::io("use the log of", path)(source),
+            Self::Damaged { .. } | Self::Row(_) => {
+                StoreError::Damaged { path: path.to_owned(), reason: format!("its log: {self}") }
+            }
+        }
+    }
 }
 
 impl Log {

@@ -1,29 +1,34 @@
-//! The store: everything that survives a restart, in one redb file with components beside it.
+//! The store: everything that survives a restart, in one redb file with its log, and components beside it.
 //!
-//! [`Store::commit`] takes the broker's changes and never waits; a thread of its own writes them in groups and reports
-//! what is durable. [`Store::open`] gives back the changes that make an equal broker, but for the queues of clients: they
+//! [`Store::commit`] takes the broker's changes and never waits; a thread of its own writes them to the log in groups and
+//! reports what is durable; another brings the database up to the log now and then, and what it lacks meanwhile is kept in
+//! memory. [`Store::open`] gives back the changes that make an equal broker, but for the queues of clients: they
 //! are read back by another thread, in pieces, as [`Store::load`] asks for them. Nothing here knows what a change means
 //! to MQTT; the tables are described in `docs/storage.md`.
 //!
-//! Invariants: a group of changes is in the database whole or not at all; groups become durable in the order in which
+//! Invariants: a group of changes is in the log whole or not at all, and in the database; groups become durable in the order in which
 //! they were handed over; a file that cannot be read is reported and never replaced.
 
 mod apply;
 mod batch;
+mod checkpoint;
 mod committer;
 mod components;
 mod database;
 mod directory;
 mod error;
+mod exchange;
 mod failure;
 mod linger;
 mod loader;
 mod log;
+mod overlay;
 mod purging;
 mod record;
 mod restore;
 mod snapshot;
 mod tables;
+mod trimming;
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
@@ -43,18 +48,21 @@ use tokio::sync::watch;
 use vespiary_core::event::{Change, ChangeNumber, DeadLetter, PluginName, Revision, Sequence, SessionId};
 use vespiary_core::message::Timestamp;
 
-pub use committer::{CommitStatistics, Durability, Follower};
 pub use components::Components;
 pub use error::{LockHolder, StoreError};
+pub use exchange::{CommitStatistics, Durability, Follower};
 pub use linger::Pace;
 pub use loader::{LoadAnswer, LoadRequest, LoadStatistics};
 pub use record::InvalidRow;
 pub use snapshot::{StateEntry, StateSnapshot, StateValue};
 
 use crate::clock::wall_clock;
+use batch::Batch;
 use committer::{Committer, Found, Pauses};
-use database::{LiveDatabase, Reopen};
+use database::{Files, LiveDatabase, Reopen};
+use exchange::Exchange;
 use loader::Loader;
+use log::{Log, LogError};
 use purging::Clock;
 
 /// How the store is opened.
@@ -91,7 +99,9 @@ pub struct Opened {
 
 /// What all handles share.
 struct Inner {
-    /// The thread that writes.
+    /// What is shared with the threads.
+    exchange: Arc<Exchange>,
+    /// The thread that commits.
     committer: Committer,
     /// The thread that reads queues back.
     loader: Loader,
@@ -105,11 +115,11 @@ struct Inner {
 
 /// The parts of a store that is being opened.
 struct Parts {
-    /// The database.
-    database: Database,
-    /// Its file, for errors.
+    /// The database and its log.
+    files: Files,
+    /// The database's file, for errors.
     path: Arc<Path>,
-    /// Opens it again after a failure.
+    /// Opens them again after a failure.
     reopen: Reopen,
     /// How long to wait before that.
     pauses: Pauses,
@@ -130,11 +140,11 @@ impl Store {
         let path: Arc<Path> = directory::database_path(directory).into();
         // redb may panic on a file that was altered behind its back; that is damage to report like any other.
         catch_unwind(AssertUnwindSafe(|| {
-            let database = directory::open_database(directory, options)?;
+            let files = directory::open_files(directory, options)?;
             let (data, options) = (directory.to_owned(), options.clone());
-            let reopen: Reopen = Box::new(move || directory::reopen_database(&data, &options));
+            let reopen: Reopen = Box::new(move || directory::reopen_files(&data, &options));
             let (pauses, clock): (_, Clock) = (Pauses::default(), Box::new(wall_clock));
-            Self::start(Parts { database, path: path.clone(), reopen, pauses, clock, components, lock })
+            Self::start(Parts { files, path: path.clone(), reopen, pauses, clock, components, lock })
         }))
         .unwrap_or_else(|panic| {
             let text = panic.downcast_ref::<String>().map(String::as_str);
@@ -146,10 +156,11 @@ impl Store {
 
     /// Reads an open database back, and starts the threads.
     fn start(parts: Parts) -> Result<Opened, StoreError> {
-        let Parts { database, path, reopen, pauses, clock, components, lock } = parts;
+        let Parts { files: Files { database, log }, path, reopen, pauses, clock, components, lock } = parts;
         let started = Instant::now();
+        let log = replay(&database, Log::new(log), &path)?;
         let restored = restore::read(&database, &path)?;
-        let commits = tables::commits(&database).map_err(StoreError::database("read", &path))?;
+        let frame = tables::frame(&database).map_err(StoreError::database("read", &path))?;
         let next_expiry = tables::next_expiry(&database).map_err(StoreError::database("read", &path))?;
         if started.elapsed() > directory::PROGRESS_INTERVAL {
             let changes = restored.changes.len();
@@ -157,11 +168,12 @@ impl Store {
         }
         let database = Arc::new(LiveDatabase::new(database, path.clone(), reopen));
         let no_thread = || StoreError::io("start a thread for", &path);
-        let found = Found { database: database.clone(), highest: restored.highest, commits, next_expiry };
-        let committer = Committer::start(found, pauses, clock).map_err(no_thread())?;
-        let loader = Loader::start(database.clone(), committer.watch()).map_err(no_thread())?;
+        let exchange = Arc::new(Exchange::new());
+        let found = Found { database: database.clone(), log, highest: restored.highest, frame, next_expiry };
+        let committer = Committer::start(exchange.clone(), found, pauses, clock).map_err(no_thread())?;
+        let loader = Loader::start(database.clone(), exchange.clone()).map_err(no_thread())?;
         let lock = Mutex::new(Some(lock));
-        let store = Self { inner: Arc::new(Inner { committer, loader, database, lock, components }) };
+        let store = Self { inner: Arc::new(Inner { exchange, committer, loader, database, lock, components }) };
         Ok(Opened { store, changes: restored.changes })
     }
 
@@ -176,33 +188,33 @@ impl Store {
 
     /// The same by one who knows something of what comes next.
     pub fn commit_at(&self, changes: &mut Vec<Change>, last: ChangeNumber, pace: Pace) {
-        self.inner.committer.commit(changes, last, pace);
+        self.inner.exchange.hand_over(changes, last, pace);
     }
 
     /// Told once nothing becomes durable any more, and why.
     pub fn ended(&self) -> watch::Receiver<Option<Arc<str>>> {
-        self.inner.committer.ended()
+        self.inner.exchange.ended()
     }
 
     /// Says who is told what is durable by the store's thread itself, each time that changes, beginning now. There is
     /// one; a second is not told. Must not block.
     pub fn follow(&self, follower: Follower) {
-        self.inner.committer.follow(follower);
+        self.inner.exchange.follow(follower);
     }
 
     /// Number of the last change that is on disk; 0 at first.
     pub fn durable(&self) -> ChangeNumber {
-        self.inner.committer.durable()
+        self.inner.exchange.durable()
     }
 
     /// Follows what is durable: changes after each commit, and when one fails.
     pub fn watch(&self) -> watch::Receiver<Durability> {
-        self.inner.committer.watch()
+        self.inner.exchange.watch()
     }
 
     /// Whether commits fail: what is handed over becomes durable nobody knows when, if ever.
     pub fn is_failing(&self) -> bool {
-        self.inner.committer.is_failing()
+        self.inner.exchange.is_failing()
     }
 
     /// Whether the store can be used now; the error says why not.
@@ -231,10 +243,15 @@ impl Store {
         self.inner.loader.statistics()
     }
 
+    /// Number of the last change that was handed over.
+    pub fn handed_over(&self) -> ChangeNumber {
+        self.inner.exchange.handed_over()
+    }
+
     /// Messages in queues and inboxes, and kept for probations, each counted once.
     pub fn stored_messages(&self) -> Result<u64, StoreError> {
         let path = self.inner.database.path();
-        self.read(|database| {
+        self.read_all(|database| {
             let transaction = database.begin_read().map_err(StoreError::database("read", path))?;
             let table = transaction.open_table(tables::MESSAGES).map_err(StoreError::database("read", path))?;
             table.len().map_err(StoreError::database("read", path))
@@ -243,19 +260,27 @@ impl Store {
 
     /// Memory in changes handed over and not yet committed, in bytes, roughly. Callers take in less above a bound.
     pub fn backlog_bytes(&self) -> usize {
-        self.inner.committer.backlog_bytes()
+        self.inner.exchange.backlog_bytes()
     }
 
-    /// A generation of a plugin's state as it is committed now, without what has expired at `now`. Keep it for one batch
-    /// only: it keeps freed pages from being reused.
+    /// A generation of a plugin's state as all changes leave it that have been handed over, without what has expired at
+    /// `now`. Keep it for one batch only: it keeps freed pages from being reused. Waits where a probation was just undone.
     pub fn snapshot(&self, state: SessionId, now: Timestamp) -> Result<StateSnapshot, StoreError> {
-        self.read(|database| StateSnapshot::take(database, self.inner.database.path(), state, now))
+        let Inner { exchange, database, .. } = &*self.inner;
+        if let Some(barrier) = exchange.overlay.barrier()
+            && !exchange.wait_until_stored(barrier)
+        {
+            self.check()?;
+            let reason = "what a rollback restores is not in it yet".into();
+            return Err(StoreError::Failing { path: database.path().to_path_buf(), reason });
+        }
+        self.read(|open| StateSnapshot::take(open, &exchange.overlay, database.path(), state, now))
     }
 
-    /// Bytes of the keys and values of a generation of a plugin's state, as committed now. What has expired counts until it
-    /// is purged, which is seconds later.
+    /// Bytes of the keys and values of a generation of a plugin's state. What has expired counts until it is purged, which
+    /// is seconds later.
     pub fn state_bytes(&self, state: SessionId) -> Result<u64, StoreError> {
-        self.read(|database| snapshot::state_bytes(database, self.inner.database.path(), state))
+        self.read_all(|database| snapshot::state_bytes(database, self.inner.database.path(), state))
     }
 
     /// Up to `limit` dead letters of a plugin, oldest first; from the first behind `after` if it is given.
@@ -265,18 +290,18 @@ impl Store {
         after: Option<Sequence>,
         limit: usize,
     ) -> Result<Vec<(Sequence, DeadLetter)>, StoreError> {
-        self.read(|database| snapshot::dead_letters(database, self.inner.database.path(), session, after, limit))
+        self.read_all(|database| snapshot::dead_letters(database, self.inner.database.path(), session, after, limit))
     }
 
     /// A dead letter of a plugin, if it has this one.
     pub fn dead_letter(&self, session: SessionId, sequence: Sequence) -> Result<Option<DeadLetter>, StoreError> {
-        self.read(|database| snapshot::dead_letter(database, self.inner.database.path(), session, sequence))
+        self.read_all(|database| snapshot::dead_letter(database, self.inner.database.path(), session, sequence))
     }
 
     /// The revisions kept of a plugin, highest number first: those of the last ten numbers that were activated, and
     /// the active one.
     pub fn plugin_history(&self, plugin: &PluginName) -> Result<Vec<Revision>, StoreError> {
-        self.read(|database| snapshot::revisions(database, self.inner.database.path(), plugin))
+        self.read_all(|database| snapshot::revisions(database, self.inner.database.path(), plugin))
     }
 
     /// The components of plugins.
@@ -286,7 +311,7 @@ impl Store {
 
     /// What commits cost so far.
     pub fn commits(&self) -> CommitStatistics {
-        self.inner.committer.statistics()
+        self.inner.exchange.statistics()
     }
 
     /// Commits what waits, ends the threads, closes the database and releases the directory. Reading afterwards fails
@@ -295,13 +320,43 @@ impl Store {
         self.inner.close()
     }
 
+    /// Reads from a database that has all changes that were handed over until now: waits for a checkpoint.
+    fn read_all<T>(&self, operation: impl FnOnce(&Database) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let exchange = &self.inner.exchange;
+        exchange.wait_until_stored(exchange.handed_over());
+        self.read(operation)
+    }
+
     fn read<T>(&self, operation: impl FnOnce(&Database) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let outcome = self.inner.database.read(operation);
         if let Err(StoreError::Database { .. }) = &outcome {
-            self.inner.committer.cannot_read();
+            self.inner.exchange.cannot_read();
         }
         outcome
     }
+}
+
+/// Brings a database up to its log, and empties that.
+fn replay(database: &Database, mut log: Log, path: &Path) -> Result<Log, StoreError> {
+    let started = Instant::now();
+    let before = tables::frame(database).map_err(StoreError::database("read", path))?;
+    // What sequences the database holds is not known yet: any.
+    let mut batch = Batch::new(u64::MAX);
+    let frame = log.replay::<LogError>(before, |_, changes| {
+        changes.into_iter().for_each(|change| batch.push(change));
+        batch.forget_messages();
+        Ok(())
+    });
+    let frame = frame.map_err(|error| error.of_store(path))?;
+    if frame > before {
+        let transaction = database.begin_write().map_err(StoreError::database("write", path))?;
+        checkpoint::write_batch(transaction, &batch, frame, &mut Vec::new())
+            .map_err(|error| error.of_store("write", path))?;
+        let (frames, changes) = (frame - before, batch.changes);
+        tracing::info!(path = %path.display(), frames, changes, elapsed = ?started.elapsed(), "brought the database up to its log");
+    }
+    log.clear().map_err(|error| error.of_store(path))?;
+    Ok(log)
 }
 
 impl Inner {
@@ -310,7 +365,7 @@ impl Inner {
         self.loader.close();
         self.database.close();
         self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match (self.committer.lost(), &*self.committer.watch().borrow()) {
+        match (self.exchange.lost(), &*self.exchange.watch().borrow()) {
             (changes @ 1.., Durability::Failed(reason) | Durability::Failing(reason)) => {
                 let path = self.database.path().to_path_buf();
                 Err(StoreError::Lost { path, changes, reason: reason.clone() })

@@ -1,15 +1,16 @@
 //! When state that has expired is purged, and how much of it at a time.
 //!
-//! A piece at a time and with a pause between, since others wait for the commit that it is in. When the first value expires
+//! A piece at a time and with a pause between, since others wait for the checkpoint that it is in. When the first value expires
 //! is known, so with nothing to expire nobody wakes up.
 
 use std::time::{Duration, Instant};
 
 use vespiary_core::message::Timestamp;
 
-use super::batch::{Batch, Purge};
+use super::batch::Purge;
+use super::checkpoint::Written;
 
-/// Expired values purged in one transaction, where no more are written: more would make those wait who wait for it. Of
+/// Expired values purged in one checkpoint, where no more are written: more would make those wait who wait for it. Of
 /// those that are written, twice as many go as come.
 const PURGED_ROWS: usize = 1_024;
 
@@ -56,11 +57,11 @@ impl Purging {
         self.purged_at.map_or(Duration::ZERO, |at| pause.saturating_sub(at.elapsed()))
     }
 
-    /// Takes note of a commit.
-    pub(super) fn note(&mut self, batch: &Batch, next_expiry: Option<Timestamp>) {
-        self.next_expiry = next_expiry;
-        self.written = self.written.saturating_add(batch.expiring);
-        if batch.purge.is_some() {
+    /// Takes note of a checkpoint.
+    pub(super) fn note(&mut self, written: &Written) {
+        self.next_expiry = written.next_expiry;
+        self.written = self.written.saturating_add(written.expiring);
+        if written.purged {
             (self.purged_at, self.written) = (Some(Instant::now()), 0);
         }
     }
@@ -82,6 +83,10 @@ mod tests {
         (Purging::new(clock, next_expiry.map(Timestamp)), now)
     }
 
+    fn written(expiring: usize, purged: bool, next_expiry: Option<u64>) -> Written {
+        Written { frame: 1, expiring, purged, next_expiry: next_expiry.map(Timestamp) }
+    }
+
     #[test]
     fn with_nothing_to_expire_nobody_wakes_up() {
         let (mut purging, now) = purging(None);
@@ -89,9 +94,9 @@ mod tests {
             now.store(time, Ordering::Relaxed);
             assert_eq!((purging.sleep(PAUSE), purging.due(PAUSE)), (None, None));
         }
-        purging.note(&Batch::new(0), Some(Timestamp(u64::MAX)));
+        purging.note(&written(0, false, Some(u64::MAX)));
         assert_eq!(purging.sleep(PAUSE), Some(Duration::ZERO));
-        purging.note(&Batch::new(0), None);
+        purging.note(&written(0, false, None));
         assert_eq!(purging.sleep(PAUSE), None);
     }
 
@@ -102,9 +107,7 @@ mod tests {
         now.store(1_500, Ordering::Relaxed);
         let purge = Purge { now: Timestamp(1_500), rows: PURGED_ROWS };
         assert_eq!((purging.sleep(PAUSE), purging.due(PAUSE)), (Some(Duration::ZERO), Some(purge)));
-        let mut batch = Batch::new(0);
-        batch.purge = Some(purge);
-        purging.note(&batch, Some(Timestamp(1_500)));
+        purging.note(&written(0, true, Some(1_500)));
         assert_eq!(purging.due(PAUSE), None);
         assert!(purging.sleep(PAUSE).is_some_and(|sleep| !sleep.is_zero() && sleep <= PAUSE));
         assert_eq!(purging.due(Duration::ZERO), Some(purge));
@@ -114,10 +117,8 @@ mod tests {
     fn more_goes_at_a_time_than_is_written_meanwhile() {
         let (mut purging, now) = purging(Some(0));
         now.store(1, Ordering::Relaxed);
-        let mut batch = Batch::new(0);
-        for (written, rows) in [(0, PURGED_ROWS), (PURGED_ROWS, 2 * PURGED_ROWS), (PURGED_ROWS, 4 * PURGED_ROWS)] {
-            batch.expiring = written;
-            purging.note(&batch, Some(Timestamp(0)));
+        for (expiring, rows) in [(0, PURGED_ROWS), (PURGED_ROWS, 2 * PURGED_ROWS), (PURGED_ROWS, 4 * PURGED_ROWS)] {
+            purging.note(&written(expiring, false, Some(0)));
             assert_eq!(purging.due(PAUSE).map(|purge| purge.rows), Some(rows));
         }
     }

@@ -1,4 +1,4 @@
-//! A plugin's state as it was committed at one moment.
+//! A plugin's state as it was at one moment: what the database holds, under what is not in there yet.
 //!
 //! A snapshot pins the pages that it can see: whoever holds one makes the file grow. It lives for one batch of events.
 
@@ -10,6 +10,7 @@ use vespiary_core::event::{DeadLetter, PluginName, Revision, Sequence, SessionId
 use vespiary_core::message::Timestamp;
 
 use super::error::StoreError;
+use super::overlay::{Overlay, Row, Unwritten};
 use super::record::{self, DeadLetterRow, RevisionRow, StateRow};
 use super::tables::{Bytes, DEAD_LETTERS, PLUGIN_REVISIONS, PLUGIN_STATE, STATE_BYTES};
 
@@ -19,13 +20,15 @@ pub type StateEntry = (String, Vec<u8>, Option<Timestamp>);
 /// A value of a plugin's state, and when it expires; `None` for never.
 pub type StateValue = (Vec<u8>, Option<Timestamp>);
 
-/// A generation of a plugin's state as it was committed when the snapshot was taken, without what had expired. Keep it for
-/// one batch only.
+/// A generation of a plugin's state as all changes left it that were handed over when the snapshot was taken, without what
+/// had expired. Keep it for one batch only.
 pub struct StateSnapshot {
     /// What is read in.
     transaction: ReadTransaction,
     /// The state of all plugins.
     table: ReadOnlyTable<(u64, &'static str), Bytes>,
+    /// What is not in there yet.
+    unwritten: Unwritten,
     /// Which generation it is.
     state: u64,
     /// What expires by then is not there.
@@ -37,27 +40,25 @@ pub struct StateSnapshot {
 impl StateSnapshot {
     pub(super) fn take(
         database: &Database,
+        overlay: &Overlay,
         path: &Arc<Path>,
         state: SessionId,
         now: Timestamp,
     ) -> Result<Self, StoreError> {
-        let transaction = database.begin_read().map_err(StoreError::database("read", path))?;
+        let (unwritten, transaction) = overlay.with(state.0, || database.begin_read());
+        let transaction = transaction.map_err(StoreError::database("read", path))?;
         let table = transaction.open_table(PLUGIN_STATE).map_err(StoreError::database("read", path))?;
-        Ok(Self { transaction, table, state: state.0, now, path: path.clone() })
+        Ok(Self { transaction, table, unwritten, state: state.0, now, path: path.clone() })
     }
 
     /// The value of a key, if it has one.
     pub fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        let value = self.table.get((self.state, key)).map_err(StoreError::database("read", &self.path))?;
-        let Some(value) = value else { return Ok(None) };
-        Ok(self.living(value.value())?.map(|row| row.bytes.to_vec()))
+        self.look_up(key, |row| row.bytes.to_vec())
     }
 
     /// The value of a key, if it has one, and when it expires.
     pub fn entry(&self, key: &str) -> Result<Option<StateValue>, StoreError> {
-        let value = self.table.get((self.state, key)).map_err(StoreError::database("read", &self.path))?;
-        let Some(value) = value else { return Ok(None) };
-        Ok(self.living(value.value())?.map(|row| (row.bytes.to_vec(), row.expires_at)))
+        self.look_up(key, |row| (row.bytes.to_vec(), row.expires_at))
     }
 
     /// Up to `limit` keys that begin with `prefix`, with their values, in the order of keys; from the first key greater
@@ -72,9 +73,34 @@ impl StateSnapshot {
         self.read("", after, limit, |key, row| (key.to_owned(), row.bytes.to_vec(), row.expires_at))
     }
 
-    /// Bytes of all keys and values; what has expired and is not purged yet is counted.
+    /// Bytes of all keys and values; what has expired and is not purged yet is counted. Looks up what was there before
+    /// each write that is not in the database yet.
     pub fn usage(&self) -> Result<u64, StoreError> {
-        bytes_of(&self.transaction, &self.path, self.state)
+        let mut usage = bytes_of(&self.transaction, &self.path, self.state)?;
+        for (key, row) in self.unwritten.from("") {
+            let before = self.stored(key, |row| row.size(key))?.unwrap_or(0);
+            usage = (usage + row.size(key)).saturating_sub(before);
+        }
+        Ok(usage)
+    }
+
+    /// The same or more, at once.
+    pub fn usage_at_most(&self) -> Result<u64, StoreError> {
+        Ok(bytes_of(&self.transaction, &self.path, self.state)? + self.unwritten.bytes_at_most())
+    }
+
+    /// What a key holds, unless that has expired.
+    fn look_up<T>(&self, key: &str, value: impl Fn(StateRow<'_>) -> T) -> Result<Option<T>, StoreError> {
+        match self.unwritten.get(key) {
+            Some(row) => Ok(self.living(stored_as(row)).map(value)),
+            None => Ok(self.stored(key, |row| self.living(Some(row)).map(value))?.flatten()),
+        }
+    }
+
+    /// What the database holds of a key.
+    fn stored<T>(&self, key: &str, value: impl FnOnce(StateRow<'_>) -> T) -> Result<Option<T>, StoreError> {
+        let row = self.table.get((self.state, key)).map_err(StoreError::database("read", &self.path))?;
+        row.map(|row| self.decode(row.value()).map(value)).transpose()
     }
 
     fn read<T>(
@@ -86,25 +112,47 @@ impl StateSnapshot {
     ) -> Result<Vec<T>, StoreError> {
         let from = after.map_or(prefix, |after| after.max(prefix));
         let range = (self.state, from)..(self.state.saturating_add(1), "");
+        let mut stored = self.table.range(range).map_err(StoreError::database("read", &self.path))?;
+        let mut unwritten = self.unwritten.from(from).peekable();
         let mut found = Vec::new();
-        for row in self.table.range(range).map_err(StoreError::database("read", &self.path))? {
-            let (key, value) = row.map_err(StoreError::database("read", &self.path))?;
-            let key = key.value().1;
-            if found.len() == limit || !key.starts_with(prefix) {
-                break;
+        let mut add = |key: &str, row: Option<StateRow<'_>>| {
+            let wanted = found.len() < limit && key.starts_with(prefix);
+            if wanted && after.is_none_or(|after| key > after) {
+                found.extend(self.living(row).map(|row| entry(key, row)));
             }
-            if after.is_none_or(|after| key > after) {
-                found.extend(self.living(value.value())?.map(|row| entry(key, row)));
+            wanted
+        };
+        loop {
+            let next = stored.next().transpose().map_err(StoreError::database("read", &self.path))?;
+            let key = next.as_ref().map(|(key, _)| key.value().1);
+            // What is not in the database yet comes in between, or in the place of what is.
+            let mut hidden = false;
+            while let Some((newer, row)) = unwritten.next_if(|(newer, _)| key.is_none_or(|key| *newer <= key)) {
+                hidden = key == Some(newer);
+                if !add(newer, stored_as(row)) {
+                    return Ok(found);
+                }
+            }
+            let (Some(key), Some((_, value))) = (key, &next) else { return Ok(found) };
+            if !hidden && !add(key, Some(self.decode(value.value())?)) {
+                return Ok(found);
             }
         }
-        Ok(found)
+    }
+
+    fn decode<'v>(&self, value: &'v [u8]) -> Result<StateRow<'v>, StoreError> {
+        StateRow::decode(value).map_err(StoreError::row("plugin_state", &self.path))
     }
 
     /// A value, unless it has expired.
-    fn living<'v>(&self, value: &'v [u8]) -> Result<Option<StateRow<'v>>, StoreError> {
-        let row = StateRow::decode(value).map_err(StoreError::row("plugin_state", &self.path))?;
-        Ok(Some(row).filter(|row| !row.is_expired(self.now)))
+    fn living<'v>(&self, row: Option<StateRow<'v>>) -> Option<StateRow<'v>> {
+        row.filter(|row| !row.is_expired(self.now))
     }
+}
+
+/// A write as the database will hold it.
+fn stored_as(row: &Row) -> Option<StateRow<'_>> {
+    row.value.as_ref().map(|bytes| StateRow { bytes, expires_at: row.expires_at })
 }
 
 impl std::fmt::Debug for StateSnapshot {

@@ -16,7 +16,10 @@ use super::record::{QueueRow, StateRow};
 
 /// Version of the whole layout: which tables there are and how their keys look. A database with a higher one is
 /// refused.
-pub(super) const FORMAT_VERSION: u64 = 3;
+pub(super) const FORMAT_VERSION: u64 = 4;
+
+/// The layout before there was a log.
+pub(super) const UNLOGGED_FORMAT_VERSION: u64 = 3;
 
 /// The layout before the bytes of plugins' state were summed up.
 pub(super) const UNSUMMED_FORMAT_VERSION: u64 = 2;
@@ -29,8 +32,9 @@ pub(super) const META_FORMAT_VERSION: &str = "format_version";
 /// Key in [`META`] of the number below which identifiers are used up.
 pub(super) const META_IDENTIFIERS_BELOW: &str = "identifiers_below";
 
-/// Key in [`META`] of the number of transactions that ever wrote something.
-pub(super) const META_COMMITS: &str = "commits";
+/// Key in [`META`] of the number of the last frame of the log of which there is something in the database. Before there was
+/// a log, of the last transaction.
+pub(super) const META_FRAME: &str = "commits";
 
 /// Revisions kept for each plugin.
 pub(super) const REVISIONS_KEPT: usize = 10;
@@ -100,15 +104,16 @@ fn create_tables(transaction: &WriteTransaction) -> Result<(), TableError> {
     Ok(())
 }
 
-/// Brings a database of the version `found`, which is [`UNCOUNTED_FORMAT_VERSION`] or [`UNSUMMED_FORMAT_VERSION`], to
-/// [`FORMAT_VERSION`], in one transaction.
+/// Brings a database of an earlier version, `found`, to [`FORMAT_VERSION`], in one transaction.
 pub(super) fn upgrade(database: &Database, found: u64) -> Result<(), WriteError> {
     let transaction = database.begin_write().map_err(redb::Error::from)?;
     create_tables(&transaction)?;
     if found == UNCOUNTED_FORMAT_VERSION {
         count_references(&transaction)?;
     }
-    sum_state(&transaction)?;
+    if found <= UNSUMMED_FORMAT_VERSION {
+        sum_state(&transaction)?;
+    }
     transaction.open_table(META)?.insert(META_FORMAT_VERSION, FORMAT_VERSION)?;
     transaction.commit().map_err(redb::Error::from)?;
     Ok(())
@@ -146,10 +151,10 @@ fn sum_state(transaction: &WriteTransaction) -> Result<(), WriteError> {
     Ok(())
 }
 
-/// The number of transactions that ever wrote something.
-pub(super) fn commits(database: &Database) -> Result<u64, redb::Error> {
-    let commits = database.begin_read()?.open_table(META)?.get(META_COMMITS)?;
-    Ok(commits.map_or(0, |value| value.value()))
+/// The number of the last frame of the log of which there is something in the database.
+pub(super) fn frame(database: &Database) -> Result<u64, redb::Error> {
+    let frame = database.begin_read()?.open_table(META)?.get(META_FRAME)?;
+    Ok(frame.map_or(0, |value| value.value()))
 }
 
 /// When the first value of state expires.

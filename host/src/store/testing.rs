@@ -12,23 +12,40 @@ use vespiary_core::message::Timestamp;
 
 use super::committer::Pauses;
 use super::components::Components;
-use super::database::Reopen;
+use super::database::{Files, Reopen};
 use super::error::StoreError;
 use super::purging::Clock;
 use super::{Opened, Parts, Store, StoreOptions, directory, tables};
 
-/// A disk with one database on it.
-#[derive(Debug, Clone)]
-pub(crate) struct Disk(Arc<Mutex<Platters>>);
+/// What is on a disk: the database, and the two files of its log.
+pub(crate) type Image = [Vec<u8>; 3];
 
-#[derive(Debug)]
-struct Platters {
+/// A disk with one database on it, and its log.
+#[derive(Debug, Clone)]
+pub(crate) struct Disk([DiskFile; 3]);
+
+/// A file on a disk.
+#[derive(Debug, Clone)]
+pub(crate) struct DiskFile {
+    content: Arc<Mutex<Content>>,
+    /// That of the disk that it is on.
+    health: Arc<Mutex<Health>>,
+}
+
+/// What is in a file.
+#[derive(Debug, Default)]
+struct Content {
     /// What is read: everything written.
     live: Vec<u8>,
     /// What survives for sure.
     synced: Vec<u8>,
     /// What was done since the last sync.
     unsynced: Vec<Unsynced>,
+}
+
+/// What a disk can do.
+#[derive(Debug)]
+struct Health {
     /// Operations that are still carried out.
     operations_left: usize,
     /// What the disk says then.
@@ -55,45 +72,32 @@ impl Unsynced {
     }
 }
 
-impl Disk {
-    /// A disk with an empty database.
-    pub(crate) fn new() -> Self {
-        let disk = Self::with(Vec::new());
-        let database = Database::builder().create_with_backend(disk.clone()).unwrap();
-        tables::create_all(&database).unwrap();
-        database.close().unwrap();
-        disk
+impl Default for Health {
+    fn default() -> Self {
+        Self { operations_left: usize::MAX, says: io::ErrorKind::StorageFull, unreadable: false }
     }
+}
 
-    /// A disk with this on it.
+impl DiskFile {
+    /// A file with this in it, on a disk of its own.
     pub(crate) fn with(image: Vec<u8>) -> Self {
-        Self(Arc::new(Mutex::new(Platters {
-            live: image.clone(),
-            synced: image,
-            unsynced: Vec::new(),
-            operations_left: usize::MAX,
-            says: io::ErrorKind::StorageFull,
-            unreadable: false,
-        })))
+        let file = Self { content: Arc::default(), health: Arc::default() };
+        file.replace(image);
+        file
     }
 
-    /// The disk works for so many operations more, and then says that it is full.
+    /// Its disk works for so many operations more, and then says that it is full.
     pub(crate) fn fail_after(&self, operations: usize) {
         self.fail_with(operations, io::ErrorKind::StorageFull);
     }
 
     /// The same with another word.
     pub(crate) fn fail_with(&self, operations: usize, says: io::ErrorKind) {
-        let mut platters = self.0.lock().unwrap();
-        (platters.operations_left, platters.says) = (operations, says);
+        let mut health = self.health.lock().unwrap();
+        (health.operations_left, health.says) = (operations, says);
     }
 
-    /// Reading fails from now on, or works again.
-    pub(crate) fn set_unreadable(&self, unreadable: bool) {
-        self.0.lock().unwrap().unreadable = unreadable;
-    }
-
-    /// The disk works again.
+    /// Its disk works again.
     pub(crate) fn mend(&self) {
         self.fail_after(usize::MAX);
     }
@@ -103,19 +107,17 @@ impl Disk {
         self.replace(self.image_after_power_cut(random));
     }
 
-    /// This is on the disk from now on, and nothing else ever was.
+    /// This is in the file from now on, and nothing else ever was.
     pub(crate) fn replace(&self, image: Vec<u8>) {
-        let mut platters = self.0.lock().unwrap();
-        platters.unsynced.clear();
-        (platters.live, platters.synced) = (image.clone(), image);
+        *self.content.lock().unwrap() = Content { live: image.clone(), synced: image, unsynced: Vec::new() };
     }
 
-    /// What is on the disk after the power is back: all that was synced, and of the rest each write whole, in part
+    /// What is in it after the power is back: all that was synced, and of the rest each write whole, in part
     /// (sectors of 512 bytes), or not at all.
     pub(crate) fn image_after_power_cut(&self, random: &mut fastrand::Rng) -> Vec<u8> {
-        let platters = self.0.lock().unwrap();
-        let mut image = platters.synced.clone();
-        for unsynced in &platters.unsynced {
+        let content = self.content.lock().unwrap();
+        let mut image = content.synced.clone();
+        for unsynced in &content.unsynced {
             match (random.u8(0..3), unsynced) {
                 (0, _) => {}
                 (1, Unsynced::Write(offset, data)) => {
@@ -126,6 +128,75 @@ impl Disk {
             }
         }
         image
+    }
+
+    fn operate(&self, unsynced: Option<Unsynced>) -> io::Result<()> {
+        let mut health = self.health.lock().unwrap();
+        if health.operations_left == 0 {
+            return Err(health.says.into());
+        }
+        health.operations_left -= 1;
+        let mut content = self.content.lock().unwrap();
+        if let Some(unsynced) = unsynced {
+            unsynced.apply(&mut content.live);
+            content.unsynced.push(unsynced);
+        } else {
+            content.synced = content.live.clone();
+            content.unsynced.clear();
+        }
+        Ok(())
+    }
+}
+
+impl Disk {
+    /// A disk with an empty database.
+    pub(crate) fn new() -> Self {
+        let disk = Self::with(Image::default());
+        let database = Database::builder().create_with_backend(disk.0[0].clone()).unwrap();
+        tables::create_all(&database).unwrap();
+        database.close().unwrap();
+        disk
+    }
+
+    /// A disk with this on it.
+    pub(crate) fn with(image: Image) -> Self {
+        let health: Arc<Mutex<Health>> = Arc::default();
+        Self(image.map(|image| DiskFile { health: health.clone(), ..DiskFile::with(image) }))
+    }
+
+    /// The disk works for so many operations more, and then says that it is full.
+    pub(crate) fn fail_after(&self, operations: usize) {
+        self.0[0].fail_after(operations);
+    }
+
+    /// The same with another word.
+    pub(crate) fn fail_with(&self, operations: usize, says: io::ErrorKind) {
+        self.0[0].fail_with(operations, says);
+    }
+
+    /// Reading fails from now on, or works again.
+    pub(crate) fn set_unreadable(&self, unreadable: bool) {
+        self.0[0].health.lock().unwrap().unreadable = unreadable;
+    }
+
+    /// The disk works again.
+    pub(crate) fn mend(&self) {
+        self.0[0].mend();
+    }
+
+    /// The power was cut and is back.
+    pub(crate) fn cut_power(&self, random: &mut fastrand::Rng) {
+        self.0.iter().for_each(|file| file.cut_power(random));
+    }
+
+    /// This is on the disk from now on, and nothing else ever was.
+    pub(crate) fn replace(&self, image: Image) {
+        self.0.iter().zip(image).for_each(|(file, image)| file.replace(image));
+    }
+
+    /// What is on the disk after the power is back, file by file.
+    pub(crate) fn image_after_power_cut(&self, random: &mut fastrand::Rng) -> Image {
+        self.0.each_ref().map(|file| file.image_after_power_cut(random))
     }
 
     /// Opens a store on this disk, with its lock and components in a directory. It tries again after milliseconds, and no
@@ -148,48 +219,34 @@ impl Disk {
     fn try_open(&self, data: &Path, now: Arc<AtomicU64>) -> Result<Opened, StoreError> {
         let (disk, path) = (self.clone(), data.to_owned());
         let reopen: Reopen = Box::new(move || {
-            directory::builder(&StoreOptions::default(), false, &path)
-                .create_with_backend(disk.clone())
-                .map_err(StoreError::database("open", &path))
+            let database = directory::builder(&StoreOptions::default(), false, &path)
+                .create_with_backend(disk.0[0].clone())
+                .map_err(StoreError::database("open", &path))?;
+            Ok(Files { database, log: [Box::new(disk.0[1].clone()), Box::new(disk.0[2].clone())] })
         });
         let pauses = Pauses {
             first: Duration::from_millis(1),
             longest: Duration::from_millis(4),
             purge: Duration::from_millis(2),
+            checkpoint: Duration::from_millis(3),
         };
         let (components, lock) = (Components::open(data)?, directory::lock(data)?);
         let clock: Clock = Box::new(move || Timestamp(now.load(Ordering::Relaxed)));
-        Store::start(Parts { database: reopen()?, path: data.into(), reopen, pauses, clock, components, lock })
-    }
-
-    fn operate(&self, unsynced: Option<Unsynced>) -> io::Result<()> {
-        let mut platters = self.0.lock().unwrap();
-        if platters.operations_left == 0 {
-            return Err(platters.says.into());
-        }
-        platters.operations_left -= 1;
-        if let Some(unsynced) = unsynced {
-            unsynced.apply(&mut platters.live);
-            platters.unsynced.push(unsynced);
-        } else {
-            platters.synced = platters.live.clone();
-            platters.unsynced.clear();
-        }
-        Ok(())
+        Store::start(Parts { files: reopen()?, path: data.into(), reopen, pauses, clock, components, lock })
     }
 }
 
-impl StorageBackend for Disk {
+impl StorageBackend for DiskFile {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.lock().unwrap().live.len() as u64)
+        Ok(self.content.lock().unwrap().live.len() as u64)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let platters = self.0.lock().unwrap();
-        if platters.unreadable {
+        if self.health.lock().unwrap().unreadable {
             return Err(io::Error::other("unreadable sector"));
         }
-        let bytes = platters.live.get(offset as usize..offset as usize + out.len());
+        let content = self.content.lock().unwrap();
+        let bytes = content.live.get(offset as usize..offset as usize + out.len());
         out.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
         Ok(())
     }

@@ -10,13 +10,13 @@ use vespiary_core::topic::Topic;
 
 use super::frame::{HEADER_BYTES, SECTOR_BYTES};
 use super::{BUFFER_BYTES, FILE_BYTES, GROWTH_BYTES, Log, LogError, LogFile};
-use crate::store::testing::Disk;
+use crate::store::testing::DiskFile;
 use crate::store::tests::{one_of_each, removals};
 
 mod cuts;
 
 /// Two disks, one for each file.
-type Disks = [Disk; 2];
+type Disks = [DiskFile; 2];
 
 /// The number of a frame, and its changes.
 type Frame = (u64, Vec<Change>);
@@ -25,7 +25,7 @@ type Frame = (u64, Vec<Change>);
 type Alteration = fn(&mut [u8]);
 
 fn disks() -> Disks {
-    [Disk::with(Vec::new()), Disk::with(Vec::new())]
+    [DiskFile::with(Vec::new()), DiskFile::with(Vec::new())]
 }
 
 fn files(disks: &Disks) -> [LogFile; 2] {
@@ -33,7 +33,7 @@ fn files(disks: &Disks) -> [LogFile; 2] {
 }
 
 /// What is on a disk.
-fn image(disk: &Disk) -> Vec<u8> {
+fn image(disk: &DiskFile) -> Vec<u8> {
     let mut image = vec![0; disk.len().unwrap() as usize];
     disk.read(0, &mut image).unwrap();
     image
@@ -41,7 +41,7 @@ fn image(disk: &Disk) -> Vec<u8> {
 
 /// Copies of both disks, which change by themselves.
 fn copies(disks: &Disks) -> Disks {
-    disks.each_ref().map(|disk| Disk::with(image(disk)))
+    disks.each_ref().map(|disk| DiskFile::with(image(disk)))
 }
 
 /// An empty log.
@@ -112,14 +112,14 @@ fn check_damaged(disks: &Disks, after: u64, place: (usize, u64)) {
 }
 
 /// Alters what is on a disk.
-fn alter(disk: &Disk, alter: impl FnOnce(&mut Vec<u8>)) {
+fn alter(disk: &DiskFile, alter: impl FnOnce(&mut Vec<u8>)) {
     let mut image = image(disk);
     alter(&mut image);
     disk.replace(image);
 }
 
 /// Where the frames of a file begin, and where the last one ends.
-fn bounds(disk: &Disk) -> Vec<usize> {
+fn bounds(disk: &DiskFile) -> Vec<usize> {
     let image = image(disk);
     let mut bounds = vec![0];
     while let Some(payload) = image.get(bounds[bounds.len() - 1]..).filter(|rest| rest.starts_with(b"VLog")) {

@@ -12,10 +12,13 @@ use super::model::{Model, Step, changes};
 use super::{activated, commit_and_close, on_probation, open, plugin};
 use crate::store::StateSnapshot;
 use crate::store::batch::{Batch, Purge};
-use crate::store::committer::write_batch;
+use crate::store::checkpoint::write_batch;
+use crate::store::overlay::Overlay;
 use crate::store::snapshot::state_bytes;
 use crate::store::tables;
-use vespiary_core::event::{Change, Sequence, SessionId};
+use crate::store::testing::Disk;
+use crate::store::trimming::trim;
+use vespiary_core::event::{Change, ChangeNumber, Sequence, SessionId};
 use vespiary_core::message::{MessageId, Timestamp};
 
 fn steps(most: usize) -> impl Strategy<Value = Vec<Step>> {
@@ -53,7 +56,11 @@ impl Tables {
     pub(super) fn write(&mut self, changes: &[Change]) {
         let mut batch = Batch::new(self.highest);
         changes.iter().cloned().for_each(|change| batch.push(change));
-        write_batch(self.database.begin_write().unwrap(), &batch, 1, &mut self.scratch).unwrap();
+        self.write_batch(&batch);
+    }
+
+    fn write_batch(&mut self, batch: &Batch) {
+        write_batch(self.database.begin_write().unwrap(), batch, 1, &mut self.scratch).unwrap();
         self.highest = batch.highest();
     }
 
@@ -66,7 +73,8 @@ impl Tables {
 
     /// A generation of state, expired or not.
     pub(super) fn state(&self, state: u64) -> Vec<(String, Vec<u8>, Option<Timestamp>)> {
-        let snapshot = StateSnapshot::take(&self.database, &Path::new("").into(), SessionId(state), Timestamp(0));
+        let (overlay, path) = (Overlay::default(), Path::new("").into());
+        let snapshot = StateSnapshot::take(&self.database, &overlay, &path, SessionId(state), Timestamp(0));
         snapshot.unwrap().entries(None, usize::MAX).unwrap()
     }
 
@@ -239,6 +247,34 @@ proptest! {
         let mut at_once = Tables::new();
         at_once.write(&changes.concat());
         prop_assert_eq!(at_once.rows(), one_by_one.rows());
+        // As commits do it: each is trimmed, and one checkpoint has them all.
+        let mut batch = Batch::new(0);
+        for mut group in groups(changes, &lengths) {
+            trim(&mut group, batch.highest());
+            group.into_iter().for_each(|change| batch.push(change));
+            batch.forget_messages();
+        }
+        let mut trimmed = Tables::new();
+        trimmed.write_batch(&batch);
+        prop_assert_eq!(trimmed.rows(), one_by_one.rows());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_snapshot_shows_all_that_was_handed_over(steps in steps(300), lengths in vec(0..20_u8, 1..8)) {
+        let (data, disk) = (tempfile::tempdir().unwrap(), Disk::new());
+        let store = disk.open(data.path()).store;
+        let (mut model, mut last) = (Model::default(), 0);
+        for mut group in groups(changes(&steps), &lengths) {
+            group.iter().for_each(|change| model.apply(change));
+            last += group.len() as u64;
+            store.commit(&mut group, ChangeNumber(last));
+            model.states().check_snapshots(&store);
+        }
+        model.check_store(&store);
     }
 }
 

@@ -39,6 +39,11 @@ impl Model {
         model
     }
 
+    /// What it holds of the state of plugins.
+    pub(super) fn states(&self) -> &States {
+        &self.states
+    }
+
     pub(super) fn apply(&mut self, change: &Change) {
         self.ledger.apply(change.clone());
         self.states.apply(change);

@@ -59,7 +59,7 @@ fn a_newer_format_is_refused_naming_both_versions_and_left_as_it_is() {
         assert!(matches!(error, StoreError::Newer { found: 7, supported: tables::FORMAT_VERSION, .. }), "{error}");
         let text = error.to_string();
         assert!(text.contains(&data.path().display().to_string()), "{text}");
-        assert!(text.contains("version 7") && text.contains("version 3:"), "{text}");
+        assert!(text.contains("version 7") && text.contains("version 4:"), "{text}");
     }
 }
 

@@ -23,6 +23,8 @@ pub(super) struct States {
     values: BTreeMap<(SessionId, String), Value>,
     /// What they were before a probation, if they were.
     undo: BTreeMap<(SessionId, String), Option<Value>>,
+    /// Generations that went at some time. A broker never takes one again, and nobody asks for its values before a checkpoint.
+    gone: BTreeSet<SessionId>,
 }
 
 /// What the store should hold of a plugin.
@@ -101,6 +103,7 @@ impl States {
     }
 
     fn clear(&mut self, state: SessionId) {
+        self.gone.insert(state);
         self.values.retain(|(of, _), _| *of != state);
         self.undo.retain(|(of, _), _| *of != state);
     }
@@ -108,6 +111,26 @@ impl States {
     /// What has expired is purged.
     fn purge(&mut self, now: Timestamp) {
         self.values.retain(|_, (_, expires_at)| expires_at.is_none_or(|at| at > now));
+    }
+
+    /// Checks that a snapshot shows this of each generation that is in use, whether it is in the database or not.
+    #[track_caller]
+    pub(super) fn check_snapshots(&self, store: &Store) {
+        let generations = self.plugins.values().flat_map(Plugin::generations);
+        for state in generations.filter(|state| !self.gone.contains(state)) {
+            let of_it = self.values.range((state, String::new())..).take_while(|((of, _), _)| *of == state);
+            let expected: Vec<_> = of_it.map(|((_, key), (value, at))| (key.clone(), value.clone(), *at)).collect();
+            let bytes: usize = expected.iter().map(|(key, value, _)| key.len() + value.len()).sum();
+            let snapshot = store.snapshot(state, Timestamp(0)).unwrap();
+            assert_eq!(snapshot.entries(None, usize::MAX).unwrap(), expected, "state {state:?}");
+            assert_eq!(snapshot.usage().unwrap(), bytes as u64);
+            assert!(snapshot.usage_at_most().unwrap() >= bytes as u64);
+            for (number, (key, value, at)) in expected.iter().enumerate() {
+                assert_eq!(snapshot.entry(key).unwrap(), Some((value.clone(), *at)));
+                let next = snapshot.scan("", Some(key), 1).unwrap();
+                assert_eq!(next.first().map(|(key, _)| key), expected.get(number + 1).map(|(key, ..)| key));
+            }
+        }
     }
 
     /// Checks that a store holds this.
@@ -295,21 +318,21 @@ fn the_store_purges_by_itself_when_something_has_expired_and_sleeps_while_nothin
     let (one, two) = (expiring(1, "soon", b"1", 5), expiring(1, "later", b"2", 1_000_000_000));
     store.commit(&mut vec![one, two, state(1, "stays", Some(b"3"))], ChangeNumber(3));
     wait(&store, ChangeNumber(3));
-    assert_eq!((store.commits().commits, store.state_bytes(SessionId(1)).unwrap()), (1, 17));
-    let commits = |count| {
-        while store.commits().commits < count {
+    assert_eq!((store.state_bytes(SessionId(1)).unwrap(), store.commits().checkpoints), (17, 1));
+    let checkpoints = |count| {
+        while store.commits().checkpoints < count {
             std::thread::yield_now();
         }
     };
     now.store(5, Ordering::Relaxed);
-    commits(2);
+    checkpoints(2);
     // That made one transaction, without a change, and nothing is said of it.
-    assert_eq!((store.commits().commits, store.commits().changes, store.durable()), (2, 3, ChangeNumber(3)));
+    assert_eq!((store.commits().commits, store.commits().changes, store.durable()), (1, 3, ChangeNumber(3)));
     assert_eq!(store.state_bytes(SessionId(1)).unwrap(), 12);
     // What comes later is purged with what it comes with, or after the pause.
     now.store(2_000_000_000, Ordering::Relaxed);
     store.commit(&mut vec![state(1, "stays", Some(b"4"))], ChangeNumber(4));
-    commits(3);
+    checkpoints(3);
     while store.state_bytes(SessionId(1)).unwrap() != 6 {
         std::thread::yield_now();
     }

@@ -74,7 +74,7 @@ fn a_database_that_did_not_count_references_is_counted_at_start() {
     transaction.open_table(tables::MESSAGES).unwrap().insert(9, [1].as_slice()).unwrap();
     let mut meta = transaction.open_table(tables::META).unwrap();
     meta.insert(tables::META_FORMAT_VERSION, tables::UNCOUNTED_FORMAT_VERSION).unwrap();
-    meta.remove(tables::META_COMMITS).unwrap();
+    meta.remove(tables::META_FRAME).unwrap();
     drop(meta);
     transaction.commit().unwrap();
     database.close().unwrap();

@@ -6,7 +6,7 @@ use vespiary_core::event::Change;
 
 use super::{Disks, Frame, SECTOR_BYTES, alter, change, copies, disks, files, image, replay};
 use crate::store::log::{Log, LogError};
-use crate::store::testing::Disk;
+use crate::store::testing::DiskFile;
 
 /// Lives of a log.
 const SEEDS: u64 = 100;
@@ -104,7 +104,7 @@ impl Life {
         fail(self);
         let mut written = self.append();
         while !written {
-            self.disks.iter().for_each(Disk::mend);
+            self.disks.iter().for_each(DiskFile::mend);
             match self.random.u8(0..4) {
                 0 => return self.crash(),
                 1 => fail(self),
@@ -115,7 +115,7 @@ impl Life {
             written = self.log.retry(files(&self.disks)).is_ok();
             self.seen.retried += u64::from(written);
         }
-        self.disks.iter().for_each(Disk::mend);
+        self.disks.iter().for_each(DiskFile::mend);
         self.promised = self.groups.len() as u64;
     }
 
@@ -167,7 +167,7 @@ impl Life {
             let operations = self.random.usize(0..6);
             self.disks[self.random.usize(0..2)].fail_after(operations);
             let cleared = self.log.clear();
-            self.disks.iter().for_each(Disk::mend);
+            self.disks.iter().for_each(DiskFile::mend);
             if cleared.is_ok() {
                 return;
             }
