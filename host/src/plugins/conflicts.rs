@@ -25,7 +25,7 @@ const READS: usize = 100_000;
 pub(super) struct Conflicts {
     /// Number of the last settlement.
     last: u64,
-    /// Settlements whose change is not known to be durable, with the change once the broker has said it.
+    /// Settlements that a new snapshot may not hold, with their change once the broker has said it.
     pending: VecDeque<(u64, Option<ChangeNumber>)>,
     /// The last settlement that wrote a key.
     written: BTreeMap<Box<str>, u64>,
@@ -60,9 +60,9 @@ pub(super) struct NotedState<S> {
 }
 
 impl Conflicts {
-    /// A call is about to take its snapshot; `durable` is what is known to be in it.
-    pub(super) fn begin(&mut self, caller: Caller, durable: ChangeNumber) {
-        while self.pending.front().is_some_and(|(_, after)| after.is_some_and(|after| after <= durable)) {
+    /// A call is about to take its snapshot; changes up to `seen` are in it for certain.
+    pub(super) fn begin(&mut self, caller: Caller, seen: ChangeNumber) {
+        while self.pending.front().is_some_and(|(_, after)| after.is_some_and(|after| after <= seen)) {
             self.pending.pop_front();
         }
         let seen = self.pending.front().map_or(self.last, |(first, _)| first - 1);
@@ -158,6 +158,10 @@ impl<S: StateRead> StateRead for NotedState<S> {
         self.state.usage()
     }
 
+    fn usage_at_most(&self) -> Result<u64, StateUnavailable> {
+        self.state.usage_at_most()
+    }
+
     fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StateUnavailable> {
         lock(&self.reads).note(key);
         self.state.get(key)
@@ -211,14 +215,14 @@ mod tests {
     }
 
     #[test]
-    fn a_snapshot_holds_what_is_durable_and_not_what_is_only_posted() {
+    fn a_snapshot_holds_what_is_handed_over_and_not_what_is_only_posted() {
         let mut conflicts = Conflicts::default();
         conflicts.settle(["a"].into_iter());
         conflicts.begin(B, ChangeNumber(9));
         assert!(conflicts.end(B, &reads(&["a"], &[])), "the broker has not taken it");
         conflicts.settled(ChangeNumber(10));
         conflicts.begin(B, ChangeNumber(9));
-        assert!(conflicts.end(B, &reads(&["a"], &[])), "it is not durable");
+        assert!(conflicts.end(B, &reads(&["a"], &[])), "it is not handed over");
         conflicts.begin(B, ChangeNumber(10));
         assert!(!conflicts.end(B, &reads(&["a"], &[])), "it is in the snapshot");
     }

@@ -99,8 +99,8 @@ impl Plugins {
     fn events(&self, name: &PluginName, lane: Lane, events: Vec<InboxEvent>) {
         let Some(plugin) = self.find(name) else { return };
         let may_run = plugin.run(|run| {
-            let (may_ask, settled, concurrent) = (run.may_ask(), run.settled, run.is_concurrent());
-            let serving = !concurrent && run.service.has_turn();
+            let may_ask = run.may_ask();
+            let serving = !run.is_concurrent() && run.service.has_turn();
             let may_wait = run.code_of(lane).is_some_and(|code| code.grants.may_wait());
             let Some(taken) = run.lane(lane).filter(|_| may_ask) else {
                 // A swap or a pause came between the question and the answer.
@@ -115,9 +115,7 @@ impl Plugins {
                 taken.held = Some(events);
                 return None;
             }
-            // With one lane, what the HTTP service committed must be seen too.
-            let after = if concurrent && !taken.conflicted { taken.settled } else { settled };
-            Some((events, may_wait, after))
+            Some((events, may_wait, taken.waits_for()))
         });
         if let Some((events, may_wait, after)) = may_run {
             self.pool.submit(Job { plugin, lane, may_wait, events }, after);
@@ -133,8 +131,8 @@ impl Plugins {
         };
         let now = wall_clock();
         if noted {
-            let durable = self.pool.known_durable();
-            plugin.run(|run| run.conflicts.begin(Caller::Lane(lane.0), durable));
+            let seen = self.store.handed_over();
+            plugin.run(|run| run.conflicts.begin(Caller::Lane(lane.0), seen));
         }
         let snapshot = match self.store.snapshot(state, now) {
             Ok(snapshot) => snapshot,
@@ -274,7 +272,6 @@ impl Plugins {
                 run.counts.conflicts += 1;
                 if let Some(lane) = run.lane(lane) {
                     lane.phase = Phase::Resting;
-                    lane.conflicted = true;
                 }
                 self.post(Input::ReturnEvents { plugin: name(), lane });
                 return Settled::Conflict;
@@ -295,7 +292,6 @@ impl Plugins {
             let count = settlement.outcomes.len();
             if let Some(lane) = run.lane(lane) {
                 lane.isolating = lane.isolating.saturating_sub(count);
-                lane.conflicted = false;
                 lane.phase = Phase::Settling { asked };
             }
             let max = run.batch(lane, most);

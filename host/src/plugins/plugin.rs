@@ -9,6 +9,7 @@
 //! open breaker or code that cannot run. A swap takes over when every lane is `Resting`, where the core has no batch out
 //! and no demand standing, and no request to the HTTP service is under way.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -89,6 +90,10 @@ pub(super) struct Run {
     pub counts: Counts,
 }
 
+/// Batches that a lane may settle before the one that it settled first of them is on disk. Without any, a call waits for most of
+/// a commit before it begins; without a bound, batches would stay small where the disk is slow.
+const AHEAD: usize = 2;
+
 /// One lane.
 #[derive(Default)]
 pub(super) struct LaneRun {
@@ -102,10 +107,9 @@ pub(super) struct LaneRun {
     pub interrupter: Option<Interrupter>,
     /// Events that are still to be handed out one by one, after a call that failed as a whole.
     pub isolating: usize,
-    /// The next call reads state only after this change is durable.
-    pub settled: ChangeNumber,
-    /// Whether its last call conflicted with another lane's, so that the next waits for what that one wrote.
-    pub conflicted: bool,
+    /// The last changes of what it settled last, oldest first: no more than [`AHEAD`], and the one that the next call waits
+    /// for.
+    settled: VecDeque<ChangeNumber>,
 }
 
 /// Where a lane's batch is.
@@ -250,6 +254,19 @@ impl LaneRun {
     pub(super) fn is_busy(&self) -> bool {
         self.phase == Phase::Busy
     }
+
+    /// What it settled is handed to the store, up to this change.
+    pub(super) fn settled(&mut self, after: ChangeNumber) {
+        if self.settled.len() > AHEAD {
+            self.settled.pop_front();
+        }
+        self.settled.push_back(after);
+    }
+
+    /// The change that has to be on disk before the next call.
+    pub(super) fn waits_for(&self) -> ChangeNumber {
+        self.settled.front().filter(|_| self.settled.len() > AHEAD).copied().unwrap_or(ChangeNumber(0))
+    }
 }
 
 impl Run {
@@ -311,7 +328,7 @@ impl Run {
         debug_assert!(self.lanes.iter().all(|lane| lane.phase == Phase::Resting), "no batch is out");
         self.arrangement = lanes;
         let count = usize::from(lanes.count.max(1)) + usize::from(lanes.canary_percent > 0);
-        self.lanes = (0..count).map(|_| LaneRun { settled: self.settled, ..LaneRun::default() }).collect();
+        self.lanes = (0..count).map(|_| LaneRun::default()).collect();
         self.conflicts = Conflicts::default();
     }
 

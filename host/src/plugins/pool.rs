@@ -1,8 +1,7 @@
 //! The threads that run guest calls, and the queue before them.
 //!
-//! A batch waits here for two things: for the commit of what its plugin did before (until then its state cannot be
-//! read), and for a free thread. While the store is failing no state can be read, and all
-//! batches wait. A guest never runs on a worker or on the store's thread.
+//! A batch waits here for two things: for a commit, where its lane has settled so much before that is not on disk yet,
+//! and for a free thread. While the store is failing no state can be read, and all batches wait. A guest never runs on a worker or on the store's thread.
 //!
 //! Batches of plugins that may wait for others in a call, as for HTTP, wait here for their commit only, and then get threads
 //! of their own ([`Threads`](super::threads::Threads)), so that they starve nobody.
@@ -76,11 +75,6 @@ impl Pool {
         } else {
             queue.parked.push((after, job));
         }
-    }
-
-    /// The last change known to be durable.
-    pub(super) fn known_durable(&self) -> ChangeNumber {
-        self.lock().durable
     }
 
     /// Queues a batch again whose state could not be read. It runs when the store is back.

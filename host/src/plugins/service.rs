@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use vespiary_core::event::{CommitTicket, Lane, PluginName, SessionId, Settlement};
@@ -88,8 +88,8 @@ struct Turn {
     code: Arc<Code>,
     state: SessionId,
     instance: Option<Instance>,
-    /// What must be on disk before the state is read.
-    after: ChangeNumber,
+    /// What may have been read, and must be on disk before anybody is told of it.
+    read: ChangeNumber,
     /// Whether other calls run beside it.
     concurrent: bool,
 }
@@ -143,7 +143,6 @@ impl Plugins {
     }
 
     fn attempt(&self, plugin: &Arc<Plugin>, request: &http::Request<Bytes>) -> Result<Attempt, ServiceError> {
-        let deadline = Instant::now() + TURN_TIMEOUT;
         plugin.run(|run| run.service.waiting += 1);
         let turn = plugin.wait(TURN_TIMEOUT, |run| run.take_turn(&plugin.name).transpose());
         plugin.run(|run| run.service.waiting -= 1);
@@ -152,12 +151,8 @@ impl Plugins {
             self.release(plugin);
         }
         let mut turn = turn?;
-        let left = deadline.saturating_duration_since(Instant::now());
-        let called = if self.pool.wait_durable(turn.after, left) {
-            self.call(plugin, &mut turn, request)
-        } else {
-            Err(unavailable(&plugin.name, "the store is failing"))
-        };
+        let called = self.call(plugin, &mut turn, request);
+        let read = turn.read;
         let result = called.map(|(served, reads)| self.hand_over(plugin, &turn, served, &reads));
         // Until the broker has taken what it did, nothing else may read the state of a plugin with one lane.
         let committed = match &result {
@@ -171,7 +166,8 @@ impl Plugins {
         match result? {
             None => Ok(Attempt::Conflict),
             Some((response, _)) => match committed {
-                Some(after) if self.pool.wait_durable(after, COMMIT_TIMEOUT) => {
+                // What it read may be no more than handed over.
+                Some(after) if self.pool.wait_durable(after.max(read), COMMIT_TIMEOUT) => {
                     Ok(Attempt::Answered(Box::new(response)))
                 }
                 Some(_) | None => Err(ServiceError::Unconfirmed(plugin.name.0.to_string())),
@@ -190,15 +186,16 @@ impl Plugins {
             Some(instance) => instance,
             None => self.warm_instance(plugin, &turn.code).map_err(|error| failed(&error))?,
         };
-        let (interrupter, now, durable) = (instance.interrupter(), wall_clock(), self.pool.known_durable());
+        let (interrupter, now, seen) = (instance.interrupter(), wall_clock(), self.store.handed_over());
         plugin.run(|run| {
             run.service.interrupters.insert(turn.number, interrupter);
             if turn.concurrent {
-                run.conflicts.begin(Caller::Request(turn.number), durable);
+                run.conflicts.begin(Caller::Request(turn.number), seen);
             }
         });
         let snapshot = self.store.snapshot(turn.state, now);
         let snapshot = snapshot.map_err(|error| unavailable(&plugin.name, &error.to_string()))?;
+        turn.read = self.store.handed_over();
         let (state, reads) = NotedState::new(snapshot);
         let result = instance.serve(now, state, request.clone());
         if result.as_ref().is_err_and(CallError::is_fatal) {
@@ -275,7 +272,8 @@ impl Plugins {
             }
             let events = run.lane(Lane(0)).and_then(|lane| lane.held.take())?;
             let may_wait = run.code.as_ref().is_some_and(|code| code.grants.may_wait());
-            Some((events, may_wait, run.settled))
+            let after = run.lane(Lane(0)).map_or(ChangeNumber(0), |lane| lane.waits_for());
+            Some((events, may_wait, after))
         });
         if let Some((events, may_wait, after)) = waited {
             self.pool.submit(Job { plugin: Arc::clone(plugin), lane: Lane(0), may_wait, events }, after);
@@ -314,7 +312,7 @@ impl Run {
                 && self.lanes.first().is_some_and(|lane| match lane.phase {
                     Phase::Resting | Phase::Asking => true,
                     Phase::Busy => lane.held.is_some(),
-                    // What was settled is not yet known to be there to be read.
+                    // What was settled is not yet handed over, and cannot be read.
                     Phase::Settling { .. } => false,
                 }));
         let (Some(code), Some(state)) = (self.code.clone(), self.state) else { return Ok(None) };
@@ -326,8 +324,8 @@ impl Run {
         }
         self.service.last += 1;
         self.service.running += 1;
-        let (number, instance, after) = (self.service.last, self.service.instances.pop(), self.settled);
-        Ok(Some(Turn { number, code, state, instance, after, concurrent }))
+        let (number, instance, read) = (self.service.last, self.service.instances.pop(), ChangeNumber(0));
+        Ok(Some(Turn { number, code, state, instance, read, concurrent }))
     }
 }
 

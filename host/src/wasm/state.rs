@@ -1,8 +1,8 @@
-//! What a call reads: a plugin's committed state, as of the beginning of the call.
+//! What a call reads: a plugin's state, as of the beginning of the call.
 
 use crate::store::StateSnapshot;
 
-/// A plugin's committed state as of the beginning of a call.
+/// A plugin's state as of the beginning of a call.
 pub trait StateRead: Send {
     /// The value of a key.
     fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StateUnavailable>;
@@ -14,6 +14,11 @@ pub trait StateRead: Send {
 
     /// Bytes of all keys and values.
     fn usage(&self) -> Result<u64, StateUnavailable>;
+
+    /// As many or more, where that costs less to tell.
+    fn usage_at_most(&self) -> Result<u64, StateUnavailable> {
+        self.usage()
+    }
 }
 
 /// The store could not be read, and what it says.
@@ -37,5 +42,9 @@ impl StateRead for StateSnapshot {
 
     fn usage(&self) -> Result<u64, StateUnavailable> {
         self.usage().map_err(|error| StateUnavailable(error.to_string()))
+    }
+
+    fn usage_at_most(&self) -> Result<u64, StateUnavailable> {
+        self.usage_at_most().map_err(|error| StateUnavailable(error.to_string()))
     }
 }

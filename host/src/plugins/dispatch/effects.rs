@@ -27,7 +27,7 @@ impl Plugins {
                         run.conflicts.settled(after);
                     }
                     if let Some(lane) = run.lane(lane) {
-                        lane.settled = lane.settled.max(after);
+                        lane.settled(after);
                         if let Phase::Settling { asked } = lane.phase {
                             lane.phase = if asked { Phase::Asking } else { Phase::Resting };
                         }

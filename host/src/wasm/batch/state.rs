@@ -9,7 +9,7 @@ use vespiary_core::message::Timestamp;
 
 use super::{Batch, LoggedWrite, Refusal};
 use crate::wasm::limits::WasmLimits;
-use crate::wasm::state::StateRead;
+use crate::wasm::state::{StateRead, StateUnavailable};
 
 /// Longest key in bytes.
 const KEY_BYTES: usize = 512;
@@ -20,11 +20,13 @@ const SCAN_ENTRIES: usize = 1_000;
 /// Entries asked of the snapshot at a time, so that large values do not pile up before they are counted.
 const SCAN_PAGE: usize = 64;
 
-/// What is known of the size of the committed state.
+/// What is known of the size of the state that the call found.
 #[derive(Debug, Default)]
 pub(super) struct Usage {
-    /// Bytes of all keys and values; asked for once.
-    committed: Option<u64>,
+    /// Bytes of all keys and values, or more; asked for once.
+    at_most: Option<u64>,
+    /// Bytes of all keys and values; asked for once, near the limit only.
+    found: Option<u64>,
     /// Bytes of single entries, by key; asked for near the limit only.
     entries: BTreeMap<Arc<str>, u64>,
 }
@@ -180,27 +182,28 @@ impl Batch {
 
     /// Refuses a write that would make the state larger than it may be.
     ///
-    /// Far from the limit it is enough that everything the call wrote would fit beside what is committed. Near it, each entry
+    /// Far from the limit it is enough that everything the call wrote would fit beside what it found. Near it, each entry
     /// that the call replaces is looked up once, and takes its place.
     fn check_quota(&mut self, write: &StateWrite, written_bytes: usize, limits: &WasmLimits) -> Result<(), Refusal> {
-        let committed = match self.usage.committed {
+        let unavailable = |error: StateUnavailable| Refusal::Unavailable(error.0);
+        let at_most = match self.usage.at_most {
             Some(bytes) => bytes,
-            None => {
-                let bytes = self.state.usage().map_err(|error| Refusal::Unavailable(error.0))?;
-                self.usage.committed = Some(bytes);
-                bytes
-            }
+            None => *self.usage.at_most.insert(self.state.usage_at_most().map_err(unavailable)?),
         };
-        if committed.saturating_add(written_bytes as u64) <= limits.state_bytes {
+        if at_most.saturating_add(written_bytes as u64) <= limits.state_bytes {
             return Ok(());
         }
-        let mut after = committed;
+        let found = match self.usage.found {
+            Some(bytes) => bytes,
+            None => *self.usage.found.insert(self.state.usage().map_err(unavailable)?),
+        };
+        let mut after = found;
         let newest = self.overlay.iter().filter(|(key, _)| **key != write.key);
         for write in newest.map(|(_, &newest)| &self.writes[newest].write).chain([write]) {
             let before = match self.usage.entries.get(&write.key) {
                 Some(&bytes) => bytes,
                 None => {
-                    let value = self.state.get(&write.key).map_err(|error| Refusal::Unavailable(error.0))?;
+                    let value = self.state.get(&write.key).map_err(unavailable)?;
                     let bytes = value.map_or(0, |value| (write.key.len() + value.len()) as u64);
                     self.usage.entries.insert(write.key.clone(), bytes);
                     bytes
@@ -208,7 +211,7 @@ impl Batch {
             };
             after = (after + size(write)).saturating_sub(before);
         }
-        if after > limits.state_bytes && after > committed {
+        if after > limits.state_bytes && after > found {
             let limit = limits.state_bytes;
             return Err(Refusal::QuotaExceeded(format!("the plugin may keep {limit} bytes of state")));
         }
