@@ -7,9 +7,10 @@
 //! Invariants: `overlay` names the newest write of each key that was written; what belongs to the event that is being handled
 //! is the tail of each list, so that a rollback cuts it off.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
 use vespiary_core::event::{REPLY_TOPICS, REQUEST_TIMER, Sequence, StateWrite, Timer, TimerWrite};
 use vespiary_core::message::{Message, Timestamp};
 use vespiary_core::topic::Topic;
@@ -111,8 +112,8 @@ pub(super) struct Batch {
     now: Timestamp,
     /// What belongs to each event that was begun; the last of them is being handled.
     begun: Vec<Section>,
-    /// Number of the newest write to each key.
-    overlay: BTreeMap<Arc<str>, usize>,
+    /// Number of the newest write to each key. Looked up at every access; put in order for a scan, which is rarer.
+    overlay: HashMap<Arc<str>, usize, RandomState>,
     /// All writes that count, in order.
     writes: Vec<LoggedWrite>,
     /// All publishes that count, in order.
@@ -162,13 +163,18 @@ struct LoggedWrite {
 
 impl Batch {
     pub(super) fn new(state: Box<dyn StateRead>, purpose: Purpose, now: Timestamp) -> Self {
+        // Most handlers write about once an event.
+        let events = match &purpose {
+            Purpose::Events(events) => events.len(),
+            Purpose::Request | Purpose::Decision => 0,
+        };
         Self {
             state,
             purpose,
             now,
-            begun: Vec::new(),
-            overlay: BTreeMap::new(),
-            writes: Vec::new(),
+            begun: Vec::with_capacity(events),
+            overlay: HashMap::with_capacity_and_hasher(events, RandomState::default()),
+            writes: Vec::with_capacity(events),
             publishes: Vec::new(),
             timers: Vec::new(),
             disconnects: Vec::new(),

@@ -88,7 +88,7 @@ impl CallContext<'_> {
     /// An event that is put back is not overtaken by a later one of its key. The batch ends before such a one: it and all
     /// after it, which may have read what it wrote, are left to be handed out again.
     pub(super) fn outcomes(&self, events: &[InboxEvent], handled: Vec<Handled>) -> Outcomes {
-        let mut outcomes = Outcomes::default();
+        let mut outcomes = Outcomes::with_room_for(&handled);
         let mut put_back: Vec<&str> = Vec::new();
         for (one, event) in handled.into_iter().zip(events) {
             debug_assert_eq!(one.sequence, event.sequence, "one result for each event, in order");
@@ -161,6 +161,14 @@ impl CallContext<'_> {
 }
 
 impl Outcomes {
+    /// Nothing yet, with room for what these can come to, so that no list is moved while it grows.
+    fn with_room_for(handled: &[Handled]) -> Self {
+        let mut outcomes = Self { verdicts: Vec::with_capacity(handled.len()), ..Self::default() };
+        outcomes.settlement.outcomes.reserve_exact(handled.len());
+        outcomes.settlement.writes.reserve_exact(handled.iter().map(|one| one.writes.len()).sum());
+        outcomes
+    }
+
     fn name(&mut self, event: &InboxEvent, outcome: Outcome, verdict: Verdict) {
         self.settlement.outcomes.push((event.sequence, outcome));
         self.verdicts.push(verdict);

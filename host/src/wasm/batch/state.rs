@@ -1,7 +1,6 @@
 //! The state as a call sees it: the snapshot under the call's own writes, within its limits.
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
 use std::sync::Arc;
 
 use vespiary_core::event::StateWrite;
@@ -102,7 +101,7 @@ impl Batch {
         limits: &WasmLimits,
     ) -> Result<Vec<(String, Vec<u8>)>, Refusal> {
         let limit = limit.min(SCAN_ENTRIES);
-        let mut own = self.own_entries(prefix, after).peekable();
+        let mut own = self.own_entries(prefix, after).into_iter().peekable();
         let mut committed = CommittedEntries::new(self.state.as_ref(), prefix, after);
         let (mut entries, mut bytes) = (Vec::new(), 0);
         while entries.len() < limit {
@@ -134,19 +133,13 @@ impl Batch {
     }
 
     /// The batch's own entries, deleted and expired ones as `None`, in the order of keys.
-    fn own_entries<'a>(
-        &'a self,
-        prefix: &'a str,
-        after: Option<&'a str>,
-    ) -> impl Iterator<Item = (&'a str, Option<&'a [u8]>)> + use<'a> {
-        let from = match after {
-            Some(after) if after >= prefix => Bound::Excluded(after),
-            _ => Bound::Included(prefix),
-        };
-        self.overlay
-            .range::<str, _>((from, Bound::Unbounded))
-            .take_while(move |(key, _)| key.starts_with(prefix))
-            .map(|(key, &newest)| (&**key, visible(&self.writes[newest].write, self.now)))
+    fn own_entries(&self, prefix: &str, after: Option<&str>) -> Vec<(&str, Option<&[u8]>)> {
+        let is_wanted = |key: &str| key.starts_with(prefix) && after.is_none_or(|after| key > after);
+        let newest = self.overlay.iter().filter(|(key, _)| is_wanted(key));
+        let mut own: Vec<_> =
+            newest.map(|(key, &newest)| (&**key, visible(&self.writes[newest].write, self.now))).collect();
+        own.sort_unstable_by_key(|&(key, _)| key);
+        own
     }
 
     fn record(&mut self, write: StateWrite, limits: &WasmLimits) -> Result<(), Refusal> {
