@@ -12,6 +12,9 @@ use crate::store::{Durability, Store};
 
 /// Everything that is counted.
 pub(super) async fn status(State(api): State<Api>) -> Response {
+    // Waits for a checkpoint.
+    let database = api.driver.store().clone();
+    let stored = tokio::task::spawn_blocking(move || database.stored_messages().ok()).await.ok().flatten();
     let broker = api.driver.inspect(Broker::statistics);
     let connections: serde_json::Map<String, Value> =
         (api.counters)().into_iter().map(|(name, count)| (name.to_owned(), count.into())).collect();
@@ -31,14 +34,14 @@ pub(super) async fn status(State(api): State<Api>) -> Response {
         },
         "connections": connections,
         "dropped": dropped,
-        "store": store(api.driver.store()),
+        "store": store(api.driver.store(), stored),
         "plugins": api.plugins.list(&super::inboxes(&api.driver)),
     }))
     .into_response()
 }
 
 /// What the store does and how it is. `stored_messages` is null while it cannot be read.
-fn store(store: &Store) -> Value {
+fn store(store: &Store, stored_messages: Option<u64>) -> Value {
     let (commits, loads) = (store.commits(), store.loads());
     let (state, reason) = match &*store.watch().borrow() {
         Durability::UpTo(_) => ("ok", None),
@@ -53,7 +56,7 @@ fn store(store: &Store) -> Value {
         "checkpoints": commits.checkpoints,
         "changes": commits.changes,
         "backlog_bytes": store.backlog_bytes(),
-        "stored_messages": store.stored_messages().ok(),
+        "stored_messages": stored_messages,
         "loads": loads.loads,
         "load_mean_us": u64::try_from(loads.mean.as_micros()).unwrap_or(u64::MAX),
     })
