@@ -10,6 +10,7 @@ mod hooks;
 mod hooks_failing;
 mod lanes;
 mod limits;
+mod private_authority;
 mod scram;
 mod services;
 mod timers;
