@@ -4,6 +4,7 @@
 //! [`Config`] is what the rest of the program sees: no other module reads a file or a flag. What the values bound is
 //! said where they are used; here stand the names, the defaults and what may not be combined.
 
+mod authorities;
 mod public_key;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use vespiary_core::{Limits, SharedStrategy, Topic, TopicFilter};
 
+pub use self::authorities::Authorities;
 pub use self::public_key::PublicKey;
 
 /// Longest Server Reference, so that it fits what nearly every client takes.
@@ -181,6 +183,8 @@ pub struct Plugins {
     pub http_body_bytes: usize,
     /// Requests to one plugin's HTTP service at the same time; more are refused.
     pub http_requests: usize,
+    /// File in PEM with certificate authorities that plugins' requests trust beside the public ones; read at start.
+    pub http_ca_file: Option<PathBuf>,
     /// Bytes of keys and values that a plugin's state may hold.
     pub state_bytes: u64,
     /// Events after which a new revision's probation is over; 0 for no probation.
@@ -302,6 +306,14 @@ pub enum ConfigError {
         /// Column, from 1.
         column: usize,
         /// What is wrong.
+        message: String,
+    },
+    /// The file of certificate authorities cannot be used.
+    #[error("plugins.http_ca_file = \"{}\": {message}", path.display())]
+    Authorities {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
         message: String,
     },
     /// Values that are each valid and may not stand together.
@@ -467,6 +479,7 @@ impl Default for Plugins {
             http_call_deadline_ms: 30_000,
             http_body_bytes: 1 << 20,
             http_requests: 16,
+            http_ca_file: None,
             state_bytes: 1 << 30,
             probation_events: 1_000,
             probation_s: 60,

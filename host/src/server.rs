@@ -86,6 +86,7 @@ pub struct Running {
 /// Starts a broker; when this returns, both listeners take connections.
 pub fn start(config: &Config) -> Result<Running, ServeError> {
     config.check()?;
+    let authorities = config.plugins.http_authorities()?;
     let mqtt_listener = listen(config.mqtt.listen, "MQTT", "--mqtt ADDR:PORT")?;
     let http_listener = listen(config.http.listen, "the admin API", "--http ADDR:PORT")?;
     let services_listener = match config.http.services_listen {
@@ -107,7 +108,7 @@ pub fn start(config: &Config) -> Result<Running, ServeError> {
     let seed = fastrand::u64(..);
     let limits = core_limits(config);
     let broker = Broker::restore(limits.clone(), seed, opened.changes);
-    let runtime = Runtime::new(wasm_limits(config), &directory.join("cache"))?;
+    let runtime = Runtime::new(wasm_limits(config), &directory.join("cache"))?.trusting(authorities);
     let deployed = broker.plugins().map(|plugin| Deployed {
         name: plugin.plugin.clone(),
         session: plugin.session,

@@ -2,8 +2,8 @@
 //!
 //! [`TestHost`] keeps the promises of the real host: an event's writes and publishes are committed together or dropped, a
 //! failed event comes again after a pause and blocks later ones on its topic only, a rejected one becomes a dead letter,
-//! and publishing needs a grant. With `vespiary test --wasm`, events, migrations and routes run in the component, in the real
-//! sandbox. It is not a broker: there are no other clients and no subscribers, events are handled one at a time, and memory and
+//! and publishing needs a grant. With `vespiary test --wasm`, events, migrations, routes and hooks run in the component, in the
+//! real sandbox. It is not a broker: there are no other clients and no subscribers, events are handled one at a time, and memory and
 //! time are not limited.
 //!
 //! ```

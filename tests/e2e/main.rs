@@ -20,6 +20,7 @@ mod languages;
 mod large_queues;
 mod platform;
 mod sandbox;
+mod sandboxed_tests;
 mod signing;
 mod swaps;
 mod torture;

@@ -18,7 +18,6 @@ use crate::message::Timestamp;
 use crate::topic::Topic;
 
 pub use change::{Change, DeadLetter, ProbationRecord, QueueEntry, SessionRecord, SubscriptionRecord};
-pub(crate) use effect::Hold;
 pub use effect::{Delivery, DropReason, Effect, Effects, FanOut, InboxEvent, Packet, Receiver};
 pub use input::{
     AcknowledgeStep, Activation, Connect, DeadLetterAction, Disconnect, EventKey, GenerationStep, Input, Lanes,

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use slab::Slab;
 use smallvec::SmallVec;
 
+use crate::event::ChangeNumber;
 use crate::message::{Message, Timestamp};
 use crate::topic::{Topic, TopicFilter};
 
@@ -25,6 +26,8 @@ pub(crate) struct Retained {
     count: usize,
     /// Their weight.
     bytes: usize,
+    /// What plugins did that led to them: none rests on a change beyond this one.
+    pub(crate) rests_on: ChangeNumber,
 }
 
 /// A search under way.
@@ -85,7 +88,7 @@ impl Retained {
     /// No messages.
     pub(crate) fn new() -> Self {
         let nodes = Slab::from_iter([(ROOT, Node::default())]);
-        Self { nodes, expiries: BTreeSet::new(), count: 0, bytes: 0 }
+        Self { nodes, expiries: BTreeSet::new(), count: 0, bytes: 0, rests_on: ChangeNumber(0) }
     }
 
     /// How many there are.

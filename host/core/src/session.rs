@@ -64,6 +64,9 @@ pub(crate) struct Session {
     pub(crate) unwritten_bytes: usize,
     /// What is under way to the client, and what waits.
     pub(crate) outbound: Outbound,
+    /// What is in memory alone for it rests on no change beyond this one: messages in its queue, those that others get
+    /// if it leaves, events of a plugin.
+    pub(crate) rests_on: ChangeNumber,
     /// QoS 2 messages that the client sent and has not released, each with the change that its PUBREC rests on.
     pub(crate) received: BTreeMap<PacketId, ChangeNumber>,
     /// What it subscribes to.
@@ -72,8 +75,10 @@ pub(crate) struct Session {
     pub(crate) greetings: VecDeque<Greeting>,
     /// Number of its latest shared subscription; 0 before the first.
     pub(crate) last_share: u16,
-    /// The routing in which this session was last chosen, and its place among the targets then.
-    pub(crate) mark: (u64, u32),
+    /// The routing in which this session was last chosen.
+    pub(crate) chosen_in: u64,
+    /// Its place among the targets then.
+    pub(crate) chosen_at: u32,
     /// Seconds that it outlives a connection; `u32::MAX` for ever.
     pub(crate) expiry_s: u32,
     /// Since when it has no client; `None` while connected.
@@ -158,11 +163,13 @@ impl Session {
             maximum_packet_size: None,
             unwritten_bytes: 0,
             outbound: Outbound::default(),
+            rests_on: ChangeNumber(0),
             received: BTreeMap::new(),
             subscriptions: BTreeMap::new(),
             greetings: VecDeque::new(),
             last_share: 0,
-            mark: (0, 0),
+            chosen_in: 0,
+            chosen_at: 0,
             expiry_s: 0,
             disconnected_at: None,
             will: None,
@@ -171,6 +178,11 @@ impl Session {
             heirs: None,
             inbox: None,
         }
+    }
+
+    /// Something comes to be in memory alone, and rests on this change.
+    pub(crate) fn rest_upon(&mut self, change: ChangeNumber) {
+        self.rests_on = self.rests_on.max(change);
     }
 
     /// What is kept of it on disk.

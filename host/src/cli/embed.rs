@@ -1,4 +1,4 @@
-//! `vespiary embed`: puts a manifest into a component that other languages' tools made.
+//! `vespiary embed`: puts a manifest into a component, which other languages' tools make without one.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, anyhow, ensure};
 
 use crate::plugins::manifest::Manifest;
-use crate::plugins::sections::{custom_sections, with_custom_section, without_custom_sections};
+use crate::plugins::sections::{custom_sections, with_changed_sections, with_custom_section};
 use crate::plugins::signature::SIGNATURE_SECTION;
 use crate::wasm::{MANIFEST_SECTION, Runtime};
 
@@ -38,12 +38,13 @@ pub(super) fn run(args: &EmbedArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The component with this manifest in the place of any that it had.
+/// The component with this manifest in the place of any that it had, in itself or in a core module within.
 fn embed(component: &[u8], manifest: &[u8]) -> anyhow::Result<Vec<u8>> {
     let sections = custom_sections(component).context("it is not a WebAssembly component")?;
     let signed = sections.iter().any(|section| section.name == SIGNATURE_SECTION.as_bytes());
     ensure!(!signed, "it is signed already: embed the manifest first and sign then");
-    let bare = without_custom_sections(component, MANIFEST_SECTION).context("it is not a WebAssembly component")?;
+    let bare = with_changed_sections(component, MANIFEST_SECTION, &mut |_| None);
+    let bare = bare.context("it is not a WebAssembly component")?;
     let result = with_custom_section(&bare, MANIFEST_SECTION, manifest);
     // What a broker would say of it is better said now.
     Runtime::inspect(&result)?;
@@ -68,6 +69,20 @@ pub(super) fn replace(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wasm::tests::guest;
+
+    #[test]
+    fn a_manifest_takes_the_place_of_the_one_that_the_compiler_left_in_the_core_module() {
+        let component = guest("obeys");
+        let outermost = custom_sections(&component).unwrap();
+        assert!(outermost.iter().all(|section| section.name != MANIFEST_SECTION.as_bytes()), "it is further within");
+        assert!(Runtime::inspect(&component).unwrap().manifest.is_some());
+        let mut result = component;
+        for manifest in [&b"{\"name\":\"first\"}"[..], b"{}"] {
+            result = embed(&result, manifest).unwrap();
+            assert_eq!(Runtime::inspect(&result).unwrap().manifest.as_deref(), Some(manifest));
+        }
+    }
 
     #[test]
     fn what_cannot_take_a_manifest_is_refused_with_the_reason() {

@@ -68,7 +68,7 @@ enum Command {
     TestHost(test::TestHostArgs),
     /// Watch a plugin crate: build and swap it on each save, and follow its log
     Dev(dev::DevArgs),
-    /// Put a manifest into a component that was made by another language's tools
+    /// Put a manifest into a component, in the place of any that it has
     Embed(embed::EmbedArgs),
     /// Sign a component, or make the key for it
     Sign(sign::SignArgs),

@@ -65,6 +65,7 @@ pub(super) fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
 pub(super) fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let config = read(args.config.as_deref())?;
     config.check().map_err(whole)?;
+    config.plugins.http_authorities().map_err(whole)?;
     println!(
         "the configuration is valid: mqtt={} http={} data={} grants={}",
         config.mqtt.listen,

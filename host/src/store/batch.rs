@@ -149,15 +149,6 @@ impl Batch {
         self.after
     }
 
-    /// Whether there is nothing to write.
-    pub(super) fn is_empty(&self) -> bool {
-        self.identifiers_below.is_none()
-            && self.retained.is_empty()
-            && self.purge.is_none()
-            && self.earlier.is_empty()
-            && self.last.sessions.values().all(SessionBatch::is_empty)
-    }
-
     /// The stages, in order.
     pub(super) fn stages(&self) -> impl Iterator<Item = &Stage> {
         self.earlier.iter().chain([&self.last])
@@ -297,17 +288,6 @@ impl SessionBatch {
     /// Of a session that is gone.
     fn removed() -> Self {
         Self { removed: true, ..Self::default() }
-    }
-
-    fn is_empty(&self) -> bool {
-        !self.removed
-            && self.record.is_none()
-            && self.subscriptions.is_empty()
-            && self.queue.is_empty()
-            && self.received.is_empty()
-            && self.state.is_empty()
-            && self.timers.is_empty()
-            && self.dead_letters.is_empty()
     }
 
     /// Takes what happened to a queue entry; gives it back where it depends on what earlier changes did to the row in the

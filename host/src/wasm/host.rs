@@ -20,7 +20,7 @@ use super::bindings::wasi::config::store as config;
 use super::bindings::wasi::logging::logging;
 use super::context::{InstanceContext, MetricSink, RetainedLookup, Secret};
 use super::deadline::{CallTime, Stop};
-use super::http::Http;
+use super::http::{Http, Tls};
 use super::limits::WasmLimits;
 use super::log::{GuestLog, LogLevel};
 use super::{http, wasi};
@@ -72,7 +72,7 @@ pub(super) struct HostState {
 }
 
 impl HostState {
-    pub(super) fn new(context: InstanceContext, limits: &WasmLimits) -> Self {
+    pub(super) fn new(context: InstanceContext, limits: &WasmLimits, tls: &Tls) -> Self {
         let limits = WasmLimits { state_bytes: context.state_bytes.unwrap_or(limits.state_bytes), ..limits.clone() };
         let log = GuestLog::new(context.log, limits.log_lines_per_s, limits.log_line_bytes, Instant::now());
         let (wasi, table) = wasi::context(&log);
@@ -80,7 +80,7 @@ impl HostState {
         let call_ms = if may_call_out { limits.http_call_deadline_ms } else { limits.call_deadline_ms };
         Self {
             wasi,
-            http: Http::new(context.http_hosts, context.private_addresses, log.clone(), &limits),
+            http: Http::new(context.http_hosts, context.private_addresses, (log.clone(), tls.clone()), &limits),
             table,
             time: CallTime::new(Duration::from_millis(call_ms)),
             memory: MemoryLimiter::new(&limits),

@@ -15,6 +15,7 @@ use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use self::outgoing::Outgoing;
+pub(super) use self::outgoing::Tls;
 use super::host::HostState;
 use super::host_pattern::HostPattern;
 use super::limits::WasmLimits;
@@ -39,8 +40,13 @@ pub(super) struct Http {
 }
 
 impl Http {
-    pub(super) fn new(hosts: Arc<[HostPattern]>, private_addresses: bool, log: GuestLog, limits: &WasmLimits) -> Self {
-        let outgoing = Outgoing::new(hosts, private_addresses, log, limits);
+    pub(super) fn new(
+        hosts: Arc<[HostPattern]>,
+        private_addresses: bool,
+        (log, tls): (GuestLog, Tls),
+        limits: &WasmLimits,
+    ) -> Self {
+        let outgoing = Outgoing::new(hosts, private_addresses, (log, tls), limits);
         let reply = Reply { answer: Arc::default(), limit_bytes: limits.http_body_bytes };
         Self { context: WasiHttpCtx::new(), outgoing, reply }
     }

@@ -22,6 +22,7 @@ use super::deadline::{Interrupter, Stop};
 use super::engine::Ticker;
 use super::error::{CallError, bounded};
 use super::host::HostState;
+use super::http::Tls;
 use super::limits::WasmLimits;
 use super::state::StateRead;
 use super::{inspect, properties, trap};
@@ -67,10 +68,10 @@ impl Instance {
     pub(super) fn new(
         compiled: &Compiled,
         context: InstanceContext,
-        limits: &WasmLimits,
+        (limits, tls): (&WasmLimits, &Tls),
         ticker: Arc<Ticker>,
     ) -> Result<Self, CallError> {
-        let mut store = Store::new(compiled.pre.engine(), HostState::new(context, limits));
+        let mut store = Store::new(compiled.pre.engine(), HostState::new(context, limits, tls));
         store.limiter(|state| &mut state.memory);
         store.epoch_deadline_callback(|store| {
             store.data().time.check()?;

@@ -13,6 +13,8 @@ use std::sync::Arc;
 use wasmtime::Engine;
 use wasmtime::component::Linker;
 
+use crate::config::Authorities;
+
 mod context;
 mod instance;
 
@@ -67,6 +69,8 @@ pub struct Runtime {
     cache: component::Cache,
     /// Measures time; lives as long as the last instance.
     ticker: Arc<engine::Ticker>,
+    /// How guests' requests are encrypted.
+    tls: http::Tls,
     /// The bounds of everything.
     limits: WasmLimits,
 }
@@ -79,7 +83,12 @@ impl Runtime {
         host::add_to_linker(&mut linker).map_err(|error| RuntimeError::Engine { reason: format!("{error:#}") })?;
         let cache = component::Cache::open(cache, &engine)?;
         let ticker = Arc::new(engine::Ticker::start(&engine)?);
-        Ok(Self { engine, linker, cache, ticker, limits })
+        Ok(Self { engine, linker, cache, ticker, tls: http::Tls::trusting(Authorities::default()), limits })
+    }
+
+    /// Guests' requests trust these authorities, too, from the next instance on.
+    pub fn trusting(self, authorities: Authorities) -> Self {
+        Self { tls: http::Tls::trusting(authorities), ..self }
     }
 
     /// Reads what a component says of itself, and refuses what cannot be a plugin of this host: what is no component,
@@ -108,6 +117,6 @@ impl Runtime {
 
     /// Makes an instance. [`Instance::init`] is the caller's next step.
     pub fn instantiate(&self, compiled: &Compiled, context: InstanceContext) -> Result<Instance, CallError> {
-        Instance::new(compiled, context, &self.limits, Arc::clone(&self.ticker))
+        Instance::new(compiled, context, (&self.limits, &self.tls), Arc::clone(&self.ticker))
     }
 }

@@ -58,23 +58,29 @@ impl Message {
 impl TestHost {
     /// Asks who a client is.
     pub fn authenticate(&mut self, credentials: &Credentials) -> Result<Authentication, String> {
-        self.ask(|hooks, world| hooks::authenticate(hooks, world, credentials))
+        self.ask(
+            |hooks, world| hooks::authenticate(hooks, world, credentials),
+            |world| component::authenticate(world, credentials),
+        )
     }
 
     /// Takes a step of an authentication exchange.
     pub fn auth_step(&mut self, step: &Step) -> Result<Progress, String> {
-        self.ask(|hooks, world| hooks::auth_step(hooks, world, step))
+        self.ask(|hooks, world| hooks::auth_step(hooks, world, step), |world| component::auth_step(world, step))
     }
 
     /// Asks whether a client may do something.
     pub fn authorize(&mut self, access: &Access) -> Result<Authorization, String> {
-        self.ask(|hooks, world| hooks::authorize(hooks, world, access))
+        self.ask(|hooks, world| hooks::authorize(hooks, world, access), |world| component::authorize(world, access))
     }
 
     /// Shows what a client publishes.
     pub fn intercept_publish(&mut self, client: &Client, message: &Message) -> Result<PublishVerdict, String> {
         let asked = InFlight { client: client.clone(), message: message.clone() };
-        self.ask(|hooks, world| hooks::intercept_publish(hooks, world, asked))
+        self.ask(
+            |hooks, world| hooks::intercept_publish(hooks, world, asked),
+            |world| component::intercept_publish(world, client, message),
+        )
     }
 
     /// Shows what a client subscribes to.
@@ -84,13 +90,19 @@ impl TestHost {
         subscription: &Subscription,
     ) -> Result<SubscribeVerdict, String> {
         let asked = Wanted { client: client.clone(), subscription: subscription.clone() };
-        self.ask(|hooks, world| hooks::intercept_subscribe(hooks, world, asked))
+        self.ask(
+            |hooks, world| hooks::intercept_subscribe(hooks, world, asked),
+            |world| component::intercept_subscribe(world, client, subscription),
+        )
     }
 
     /// Shows what is about to leave for a client.
     pub fn intercept_deliver(&mut self, client: &Client, message: &Message) -> Result<DeliverVerdict, String> {
         let asked = InFlight { client: client.clone(), message: message.clone() };
-        self.ask(|hooks, world| hooks::intercept_deliver(hooks, world, asked))
+        self.ask(
+            |hooks, world| hooks::intercept_deliver(hooks, world, asked),
+            |world| component::intercept_deliver(world, client, message),
+        )
     }
 
     /// Asks for a resource of the plugin's HTTP API: `host.get("/assets/1?full=yes")`.
@@ -116,16 +128,25 @@ impl TestHost {
         TestCall { host: self, request }
     }
 
-    /// Calls a hook, which may only read.
-    fn ask<T>(&mut self, ask: impl FnOnce(&[Hook], &World) -> Result<T>) -> Result<T, String> {
+    /// Calls a hook, which may only read: natively or in the component.
+    fn ask<T>(
+        &mut self,
+        natively: impl FnOnce(&[Hook], &World) -> Result<T>,
+        in_component: impl FnOnce(&World) -> Result<T, String>,
+    ) -> Result<T, String> {
         self.start()?;
         let world = self.world.clone();
-        let hooks = self.plugin.declaration().hooks;
-        world.inner.borrow_mut().read_only = true;
-        let answer = self.call(|| ask(hooks, &world));
-        world.inner.borrow_mut().read_only = false;
+        let answer = if component::stands_for(self.plugin) {
+            self.call(|| in_component(&world)).and_then(|result| result)
+        } else {
+            let hooks = self.plugin.declaration().hooks;
+            world.inner.borrow_mut().read_only = true;
+            let answer = self.call(|| natively(hooks, &world));
+            world.inner.borrow_mut().read_only = false;
+            answer.and_then(|answer| answer.map_err(Error::into_message))
+        };
         self.check_grants();
-        answer.and_then(|answer| answer.map_err(Error::into_message))
+        answer
     }
 }
 

@@ -2,7 +2,9 @@
 //!
 //! `vespiary test --wasm` names a component and the program that runs it; calls go there as lines of JSON, with everything that
 //! they may see, and what they did becomes the open transaction of the [`World`], which is committed or not as ever. Other
-//! versions of the plugin, and hooks, are called natively.
+//! versions of the plugin are called natively.
+
+mod questions;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -20,6 +22,10 @@ use crate::log::Level;
 use crate::message::Message;
 use crate::migration::Entry;
 use crate::plugin::{Outcome, Plugin};
+
+pub(super) use self::questions::{
+    auth_step, authenticate, authorize, intercept_deliver, intercept_publish, intercept_subscribe,
+};
 
 /// Names the component.
 const COMPONENT_VARIABLE: &str = "VESPIARY_TEST_COMPONENT";
@@ -50,6 +56,8 @@ type WireEntries = Vec<(String, Vec<u8>)>;
 struct Report {
     /// What became of the event.
     outcome: Option<WireOutcome>,
+    /// What a hook answered.
+    answer: Option<questions::Answer>,
     /// What a migration gave, for each entry.
     migrated: Option<Vec<WireEntries>>,
     /// What a route answered.
@@ -137,11 +145,7 @@ pub(super) fn health(world: &World) -> Result<(), String> {
 
 /// `handler.handle`; the error is a trap.
 pub(super) fn handle(world: &World, event: &Event) -> Result<Outcome, String> {
-    let qos = match event.qos {
-        Qos::AtMostOnce => 0,
-        Qos::AtLeastOnce => 1,
-        Qos::ExactlyOnce => 2,
-    };
+    let qos = wire_qos(event.qos);
     let message = json!({
         "topic": event.topic, "payload": event.payload, "qos": qos, "retain": event.retained,
         "properties": pairs(&event.properties),
@@ -259,19 +263,8 @@ fn apply(world: &World, report: &mut Report) {
         inner.open.writes.insert(key, value.map(|value| (value, ttl_ms)));
     }
     for message in report.publishes.drain(..) {
-        let properties = message.properties.into_iter().map(|(name, value)| Property { name, value }).collect();
-        inner.open.publishes.push(super::Published {
-            topic: message.topic,
-            payload: message.payload,
-            qos: match message.qos {
-                0 => Qos::AtMostOnce,
-                1 => Qos::AtLeastOnce,
-                _ => Qos::ExactlyOnce,
-            },
-            retain: message.retain,
-            properties,
-            at: now,
-        });
+        let Message { topic, payload, qos, retain, properties } = message.into_message();
+        inner.open.publishes.push(super::Published { topic, payload, qos, retain, properties, at: now });
     }
     for (name, timer) in report.timers.drain(..) {
         let at = timer.as_ref().map(|timer| Timestamp::from_millis(timer.at));
@@ -321,6 +314,30 @@ fn retained(message: &Message) -> Value {
         "topic": message.topic, "payload": message.payload, "qos": 1, "retain": true,
         "properties": pairs(&message.properties),
     })
+}
+
+impl WireMessage {
+    fn into_message(self) -> Message {
+        let Self { topic, payload, qos, retain, properties } = self;
+        let properties = properties.into_iter().map(|(name, value)| Property { name, value }).collect();
+        Message { topic, payload, qos: qos_of(qos), retain, properties }
+    }
+}
+
+fn qos_of(level: u8) -> Qos {
+    match level {
+        0 => Qos::AtMostOnce,
+        1 => Qos::AtLeastOnce,
+        _ => Qos::ExactlyOnce,
+    }
+}
+
+fn wire_qos(qos: Qos) -> u8 {
+    match qos {
+        Qos::AtMostOnce => 0,
+        Qos::AtLeastOnce => 1,
+        Qos::ExactlyOnce => 2,
+    }
 }
 
 fn pairs(properties: &[Property]) -> Vec<(&str, &str)> {

@@ -10,10 +10,12 @@ mod hooks;
 mod hooks_failing;
 mod lanes;
 mod limits;
+mod private_authority;
 mod scram;
 mod services;
 mod timers;
 
+use std::ffi::OsStr;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -62,14 +64,12 @@ impl Plant {
     fn made(&self, guest_name: &str, name: &str, version: &str, fields: &str) -> Result<PathBuf> {
         let manifest = self.directory.path().join("manifest.json");
         let component = self.directory.path().join(format!("{name}-{version}.wasm"));
-        // Its own manifest is in the core module inside, where `embed` does not reach: under another name it is none.
-        let mut bytes = std::fs::read(guest(guest_name))?;
-        let at = bytes.windows(17).position(|name| name == b"vespiary:manifest").context("it has a manifest")?;
-        bytes[at + 8] = b'-';
-        std::fs::write(&component, bytes)?;
         let comma = if fields.is_empty() { "" } else { "," };
         std::fs::write(&manifest, format!(r#"{{"manifest":1,"name":"{name}","version":"{version}"{comma}{fields}}}"#))?;
-        let output = Command::new(binary()).args(["embed", "--manifest"]).args([&manifest, &component]).output()?;
+        let output = Command::new(binary())
+            .args([OsStr::new("embed"), OsStr::new("--manifest"), manifest.as_os_str()])
+            .args([guest(guest_name).as_os_str(), OsStr::new("--output"), component.as_os_str()])
+            .output()?;
         ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         Ok(component)
     }

@@ -81,6 +81,7 @@ impl Broker {
                 (place, after) = self.store_entry(&to, Some(packet_id), parcel, effects);
             } else if share.is_some() {
                 content = Some(message.clone());
+                session.rest_upon(effects.held_later());
             }
             let in_flight = InFlight { packet_id, share, qos, released: false, counted: true, weight, place, content };
             self.sessions[to.session].outbound.push_in_flight(in_flight);
@@ -124,6 +125,7 @@ impl Broker {
         }
         if !durable {
             let entry = Entry::new(to, Place::default(), parcel.message.clone());
+            self.sessions[key].rest_upon(effects.held_later());
             return self.sessions[key].outbound.push_queued(entry);
         }
         let (place, _) = self.store_entry(&to, None, parcel, effects);
@@ -236,7 +238,7 @@ impl Broker {
             return true;
         }
         session.unwritten_bytes += delivery.message.weight();
-        let mut after = ChangeNumber(0);
+        let mut after = effects.recorded(session.rests_on);
         if let (Some(entry), Some(packet_id)) = (session.outbound.pop_queued(), packet_id) {
             if entry.place.is_on_disk() {
                 let (session, sequence) = (session.id, entry.place.sequence);

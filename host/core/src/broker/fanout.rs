@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 use super::Broker;
 use super::publish::Target;
 use super::stored::Parcel;
-use crate::event::{ChangeNumber, Effects, Hold};
+use crate::event::{ChangeNumber, Effects};
 use crate::message::{Message, Timestamp};
 
 /// Subscribers who wait for some message, at most; beyond it the publisher waits after all.
@@ -78,7 +78,7 @@ impl Broker {
             message: message.clone(),
             targets: can_wait,
             merged,
-            after: effects.held(),
+            after: effects.held_later(),
             served: 0,
             born_before: self.sessions.born(),
         });
@@ -93,7 +93,7 @@ impl Broker {
         let end = fan_out.targets.len().min(fan_out.served + self.limits.fan_out_per_turn.max(1));
         let mut parcel = Parcel::new(fan_out.message.clone());
         parcel.has_many_receivers = true;
-        let hold = effects.hold(Hold::Upon(fan_out.after));
+        let hold = effects.hold_upon(effects.recorded(fan_out.after));
         for &target in &fan_out.targets[fan_out.served..end] {
             let session = self.sessions.get_mut(target.session);
             if session.is_some_and(|session| session.born < fan_out.born_before && session.connection.is_some()) {
@@ -101,7 +101,7 @@ impl Broker {
                 self.deliver(now, to, &mut parcel, effects);
             }
         }
-        effects.hold(hold);
+        effects.let_hold(hold);
         self.fan_outs.waiting -= end - fan_out.served;
         fan_out.served = end;
         if end < fan_out.targets.len() {

@@ -9,7 +9,7 @@ use super::deliver::Addressee;
 use super::publish::Origin;
 use super::stored::Parcel;
 use crate::event::{
-    Change, ChangeNumber, CommitTicket, DeadLetter, DeadLetterAction, DropReason, Effect, Effects, Hold, Lane, Outcome,
+    Change, ChangeNumber, CommitTicket, DeadLetter, DeadLetterAction, DropReason, Effect, Effects, Lane, Outcome,
     PluginName, QueueEntry, ReasonCode, Sequence, Settlement,
 };
 use crate::key::SessionKey;
@@ -132,7 +132,9 @@ impl Broker {
                 Some(Outcome::Done | Outcome::RetryAt(_)) | None => self.handled(key, event, effects),
             }
         }
+        let hold = effects.hold_upon(effects.recorded(self.sessions[key].rests_on));
         self.carry_out(now, key, settlement, before, effects);
+        effects.let_hold(hold);
         effects.list.push(Effect::Settled { plugin, lane, after: effects.since(before) });
         self.end_full_probation(key, effects);
         self.refresh_inbox(key);
@@ -162,7 +164,7 @@ impl Broker {
         before: ChangeNumber,
         effects: &mut Effects,
     ) {
-        let hold = effects.hold(Hold::Since(before));
+        let hold = effects.hold_since(before);
         let Settlement { outcomes: _, publishes, writes, timers, disconnects } = settlement;
         let inbox = self.sessions[key].plugin_inbox();
         let state = inbox.state;
@@ -176,6 +178,7 @@ impl Broker {
                 None => self.cancel_timer(key, &write.name, effects),
             }
         }
+        let (place, is_first) = (effects.list.len(), effects.since(before) == ChangeNumber(0));
         for message in publishes {
             let origin = Origin { session: Some(key), refusable: false };
             let _ = self.route(now, Arc::new(message), origin, effects);
@@ -185,7 +188,11 @@ impl Broker {
                 self.close(now, key, ReasonCode::AdministrativeAction, effects);
             }
         }
-        effects.hold(hold);
+        if is_first && effects.since(before) != ChangeNumber(0) {
+            // Something was published before there was a change to rest on: all shows together, or nothing.
+            effects.rest_upon(place, effects.held());
+        }
+        effects.let_hold(hold);
     }
 
     /// An event was handled: it leaves, or is kept while its revision is on probation.
@@ -318,6 +325,8 @@ impl Broker {
             };
             effects.record(Change::Queued { session: self.sessions[key].id, sequence, entry });
             stored = Some(message);
+        } else {
+            self.sessions[key].rest_upon(effects.held_later());
         }
         let lane_waits = self.sessions[key].plugin_inbox().push(Event {
             message: parcel.message.clone(),

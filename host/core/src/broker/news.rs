@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::Broker;
 use super::publish::Origin;
 use super::timers::with_property;
-use crate::event::{CLIENT_TOPICS, ChangeNumber, DEAD_LETTER_TOPICS, DeadLetter, DropReason, Effects, Hold, Sequence};
+use crate::event::{CLIENT_TOPICS, ChangeNumber, DEAD_LETTER_TOPICS, DeadLetter, DropReason, Effects, Sequence};
 use crate::key::SessionKey;
 use crate::message::{Message, Qos, Timestamp};
 use crate::topic::Topic;
@@ -96,7 +96,7 @@ impl Broker {
 
     /// Publishes what is to be told of an input whose changes follow `before`, once these are durable.
     pub(super) fn tell_news(&mut self, now: Timestamp, before: ChangeNumber, effects: &mut Effects) {
-        let hold = effects.hold(Hold::Since(before));
+        let hold = effects.hold_upon(effects.since(before));
         // What telling leads to is not told, except that a plugin which handles news may itself give some up.
         for news in std::mem::take(&mut self.news) {
             if let Some(message) = message_of(news, now) {
@@ -104,7 +104,7 @@ impl Broker {
             }
         }
         self.news.clear();
-        effects.hold(hold);
+        effects.let_hold(hold);
     }
 }
 

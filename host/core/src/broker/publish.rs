@@ -24,7 +24,7 @@ pub(super) struct Routing {
     targets: Vec<Target>,
     /// Identifiers of the targets that match by several subscriptions.
     merged: Vec<SmallVec<[u32; 4]>>,
-    /// Counts routings in which a session could be met twice; marks in sessions compare with it.
+    /// Counts routings in which a session could be met twice; sessions note in which they were chosen.
     generation: u64,
 }
 
@@ -238,11 +238,12 @@ impl Broker {
         } else {
             *generation += 1;
             for subscriber in lists.flatten().filter(is_for) {
-                let mark = &mut self.sessions[subscriber.session].mark;
-                if mark.0 == *generation {
-                    targets[mark.1 as usize].merge(subscriber, &self.subscriptions, merged);
+                let session = &mut self.sessions[subscriber.session];
+                if session.chosen_in == *generation {
+                    targets[session.chosen_at as usize].merge(subscriber, &self.subscriptions, merged);
                 } else {
-                    *mark = (*generation, targets.len() as u32);
+                    session.chosen_in = *generation;
+                    session.chosen_at = targets.len() as u32;
                     targets.push(Target::new(subscriber));
                 }
             }

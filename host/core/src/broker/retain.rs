@@ -43,6 +43,7 @@ impl Broker {
             effects.drop_counted(DropReason::StorageFailed, 1);
         } else {
             self.retained.insert(message.clone());
+            self.retained.rests_on = self.retained.rests_on.max(effects.held_later());
             effects.record(Change::Retained { message: message.clone() });
         }
     }
@@ -141,7 +142,9 @@ impl Broker {
         let qos = message.qos.min(subscription.options.maximum_qos);
         let identifiers = subscription.identifiers.clone();
         let to = Addressee { session: key, qos, retain: true, share: None, identifiers };
+        let hold = effects.hold_upon(effects.recorded(self.retained.rests_on));
         self.deliver(now, to, &mut Parcel::new(message), effects);
+        effects.let_hold(hold);
     }
 
     /// Goes on with those who were left for a later turn.

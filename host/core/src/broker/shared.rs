@@ -128,6 +128,7 @@ impl Broker {
 
     /// Gives to others what a session in memory leaves behind.
     pub(super) fn bequeath(&mut self, now: Timestamp, session: &mut Session, heirs: &Heirs, effects: &mut Effects) {
+        let hold = effects.hold_upon(effects.recorded(session.rests_on));
         let (in_flight, queued) = session.outbound.take_all();
         let in_flight = in_flight.into_iter().filter(|in_flight| in_flight.qos == Qos::AtLeastOnce);
         let in_flight = in_flight.filter_map(|in_flight| Some((in_flight.share?, in_flight.content?)));
@@ -138,6 +139,7 @@ impl Broker {
                 self.pass_on(now, filter, &mut Parcel::new(message), effects);
             }
         }
+        effects.let_hold(hold);
     }
 
     /// Keeps a durable session that has ended until others have what it leaves behind.

@@ -187,14 +187,11 @@ pub struct Effects {
 /// What deliveries rest on beside what they rest on by themselves. What a plugin does must not show before it is durable, to
 /// whomever.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) enum Hold {
-    /// Nothing.
-    #[default]
-    Nothing,
+pub(crate) struct Hold {
+    /// This change; 0 for none.
+    upon: ChangeNumber,
     /// The changes of their group, which are those recorded after this one: they become durable together.
-    Since(ChangeNumber),
-    /// This change.
-    Upon(ChangeNumber),
+    since: Option<ChangeNumber>,
 }
 
 impl Effect {
@@ -241,17 +238,51 @@ impl Effects {
         }
     }
 
-    /// Says what deliveries rest on from here on, and gives what they rested on before.
-    pub(crate) fn hold(&mut self, hold: Hold) -> Hold {
+    /// From here on deliveries rest on the changes that follow `before`, too; gives what they rested on so far.
+    pub(crate) fn hold_since(&mut self, before: ChangeNumber) -> Hold {
+        let hold = Hold { since: Some(before), ..self.hold };
         std::mem::replace(&mut self.hold, hold)
+    }
+
+    /// From here on deliveries rest on this change, too; gives what they rested on so far.
+    pub(crate) fn hold_upon(&mut self, change: ChangeNumber) -> Hold {
+        let hold = Hold { upon: self.hold.upon.max(change), ..self.hold };
+        std::mem::replace(&mut self.hold, hold)
+    }
+
+    /// From here on deliveries rest on what they rested on before.
+    pub(crate) fn let_hold(&mut self, before: Hold) {
+        self.hold = before;
     }
 
     /// The change that a delivery rests on because of what led to it; 0 for none.
     pub(crate) fn held(&self) -> ChangeNumber {
-        match self.hold {
-            Hold::Nothing => ChangeNumber(0),
-            Hold::Since(before) => self.since(before),
-            Hold::Upon(change) => change,
+        self.hold.upon.max(self.hold.since.map_or(ChangeNumber(0), |before| self.since(before)))
+    }
+
+    /// The change that a delivery of a later input rests on because of what leads to it now; 0 for none. Of a group it is
+    /// the first, which may still be to come: see [`Self::recorded`].
+    pub(crate) fn held_later(&self) -> ChangeNumber {
+        self.hold.since.map_or(self.hold.upon, |before| ChangeNumber(before.0 + 1))
+    }
+
+    /// What an earlier input said with [`Self::held_later`], as a change that there is.
+    pub(crate) fn recorded(&self, change: ChangeNumber) -> ChangeNumber {
+        change.min(self.last)
+    }
+
+    /// What was pushed from `place` on, while nothing of its group was recorded, rests on the group after all.
+    pub(crate) fn rest_upon(&mut self, place: usize, change: ChangeNumber) {
+        for effect in self.list.split_off(place) {
+            if let Effect::FanOut(fan_out) = &effect {
+                self.receivers = self.receivers.saturating_sub(fan_out.to.len() - 1);
+            }
+            self.list.extend(effect.unfold().into_iter().map(|mut effect| {
+                if let Effect::Send { after, .. } | Effect::Close { after, .. } = &mut effect {
+                    *after = change.max(*after);
+                }
+                effect
+            }));
         }
     }
 

@@ -10,6 +10,7 @@ mod script;
 mod backlog;
 mod durability;
 mod fan_out;
+mod held;
 mod lanes;
 mod limits;
 mod news;

@@ -16,6 +16,7 @@ pub struct Totals {
     pub dropped: u64,
     pub shared: u64,
     pub expired: u64,
+    pub settled: u64,
 }
 
 impl Totals {
@@ -33,13 +34,14 @@ impl Totals {
         self.shared += other.shared;
         self.expired += other.expired;
         self.rollbacks += other.rollbacks;
+        self.settled += other.settled;
     }
 
     pub fn check_that_something_happened(&self) {
         let Self { publishes, deliveries, crashes, lost_links, takeovers, .. } = *self;
-        let Self { resent, dead_letters, retries, refused, dropped, shared, expired, rollbacks, .. } = *self;
+        let Self { resent, dead_letters, retries, refused, dropped, shared, expired, rollbacks, settled, .. } = *self;
         let done = [publishes, deliveries, crashes, lost_links, takeovers, resent, shared, expired, rollbacks];
-        let counts = done.into_iter().chain([dead_letters, retries, refused, dropped]);
+        let counts = done.into_iter().chain([dead_letters, retries, refused, dropped, settled]);
         assert!(counts.clone().all(|count| count > 20), "the simulation does too little: {self:?}");
     }
 }

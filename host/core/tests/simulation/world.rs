@@ -95,6 +95,7 @@ impl World {
             clients.push(Client::new(name, true));
         }
         clients.push(Client::new("clean", false));
+        clients.push(Client::new("clean too", false));
         let mut filters = Vec::new();
         for subscriber in PUBLISHERS..clients.len() {
             let qos = [Qos::AtLeastOnce, Qos::ExactlyOnce, Qos::ExactlyOnce][rng.usize(0..3)];
@@ -106,6 +107,10 @@ impl World {
         let shared_qos = [Qos::AtLeastOnce, Qos::ExactlyOnce][rng.usize(0..2)];
         clients.push(Client::worker("stays", u32::MAX, shared.clone(), shared_qos));
         clients.push(Client::worker("leaves", 30, shared, shared_qos));
+        let passed = TopicFilter::parse("$share/passed/passed/#").expect("a filter");
+        for name in ["in memory", "in memory too"] {
+            clients.push(Client::worker(name, 0, passed.clone(), shared_qos));
+        }
         filters.push((PUBLISHERS, TopicFilter::parse("passed/#").expect("a filter"), Qos::ExactlyOnce));
         let filter = |filter| TopicFilter::parse(filter).expect("a filter");
         let plugins =
@@ -320,6 +325,8 @@ impl World {
                 match effect {
                     Effect::Send { packet, .. } => {
                         if let Packet::Publish(delivery) = &packet {
+                            self.states.check_settled(&delivery.message);
+                            self.totals.settled += u64::from(delivery.message.publisher.starts_with("$plugin/"));
                             *self.unwritten.entry(connection).or_default() += delivery.message.weight();
                             self.totals.deliveries += 1;
                             self.totals.resent += u64::from(delivery.dup);
@@ -484,7 +491,8 @@ impl World {
     fn check_workers(&mut self, acknowledged: &BTreeSet<u64>) {
         let workers: Vec<&Client> = self.clients.iter().filter(|client| client.is_worker()).collect();
         let mut got: BTreeMap<u64, u32> = BTreeMap::new();
-        for (_, qos, number) in workers.iter().flat_map(|worker| &worker.deliveries) {
+        let deliveries = workers.iter().flat_map(|worker| &worker.deliveries);
+        for (_, qos, number) in deliveries.filter(|(topic, ..)| topic.as_str().starts_with("a/")) {
             let count = got.entry(*number).or_default();
             *count += 1;
             assert!(*count == 1 || *qos != Qos::ExactlyOnce || self.published[number].1 != Qos::ExactlyOnce);

@@ -4,6 +4,8 @@
 //! everything that it may see, and each line of the output what it did. An instance lives for one call, so that a test shows what
 //! a plugin keeps in memory between calls. It reaches no server: a request over HTTP is denied.
 
+mod questions;
+
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, Write as _};
 use std::path::PathBuf;
@@ -20,6 +22,7 @@ use vespiary_core::event::{InboxEvent, Sequence, StateWrite, TimerWrite};
 use vespiary_core::message::{Message, MessageProperties, Qos, Timestamp};
 use vespiary_core::topic::Topic;
 
+use self::questions::{Answer, Question};
 use crate::plugins::manifest::Manifest;
 use crate::wasm::{
     CallError, Compiled, EventResult, Instance, InstanceContext, Runtime, Secret, StateRead, StateUnavailable,
@@ -60,6 +63,8 @@ enum Call {
     Health,
     /// `handler.handle`, with one event.
     Handle(Box<WireEvent>),
+    /// One of the functions of `hooks`.
+    Ask(Box<Question>),
     /// `migration.migrate`.
     Migrate {
         /// The state version of the entries.
@@ -120,6 +125,8 @@ type WireEntries = Vec<(String, Vec<u8>)>;
 struct Report {
     /// What became of the event.
     outcome: Option<Outcome>,
+    /// What a hook answered.
+    answer: Option<Answer>,
     /// What a migration gave.
     migrated: Option<Vec<WireEntries>>,
     /// What a route answered.
@@ -250,6 +257,7 @@ fn call(
             });
             report.take(handled.publishes, handled.writes, handled.timers, handled.disconnects, handled.denied);
         }
+        Call::Ask(question) => report.answer = Some(questions::ask(instance, now, state, *question)?),
         Call::Migrate { from, entries } => report.migrated = Some(instance.migrate(from, &entries)?),
         Call::Serve { method, target, headers, body } => {
             let mut request = http::Request::builder().method(method.as_str()).uri(target);

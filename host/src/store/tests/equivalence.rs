@@ -224,13 +224,22 @@ fn what_is_kept_for_a_probation_refers_to_its_message_until_it_ends() {
 }
 
 #[test]
-fn what_came_and_went_within_a_transaction_leaves_nothing_to_write() {
-    let changes = fan_out(7, 3).into_iter().chain([dequeued(1, 701, 7), dequeued(3, 703, 7), dequeued(2, 702, 7)]);
-    let mut batch = Batch::new(100);
-    changes.for_each(|change| batch.push(change));
-    assert!(batch.is_empty());
-    batch.push(dequeued(1, 100, 7));
-    assert!(!batch.is_empty());
+fn what_came_and_went_within_a_commit_leaves_nothing_to_write() {
+    let began = fan_out(7, 3);
+    let mut changes = [began.clone(), vec![dequeued(1, 701, 7), dequeued(3, 703, 7), dequeued(2, 702, 7)]].concat();
+    trim(&mut changes, 100);
+    assert_eq!(changes, []);
+    // An entry that stays keeps its message, and one that may be in the database is deleted there.
+    let then = vec![dequeued(1, 100, 7), dequeued(1, 701, 7), dequeued(3, 703, 7)];
+    let mut changes = [began.clone(), then.clone()].concat();
+    trim(&mut changes, 100);
+    assert_eq!(changes, [began[0].clone(), began[2].clone(), then[0].clone()]);
+    // Of one to which more happened, everything is written.
+    let kept = Change::Kept { session: SessionId(1), sequence: Sequence(701) };
+    let mut changes = [began[..2].to_vec(), vec![kept, dequeued(1, 701, 7)]].concat();
+    let all = changes.clone();
+    trim(&mut changes, 100);
+    assert_eq!(changes, all);
 }
 
 proptest! {

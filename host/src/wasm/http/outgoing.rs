@@ -5,8 +5,8 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use http::uri::Scheme;
@@ -23,6 +23,7 @@ use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
 use super::address::is_public;
+use crate::config::Authorities;
 use crate::wasm::error::bounded;
 use crate::wasm::host_pattern::HostPattern;
 use crate::wasm::limits::WasmLimits;
@@ -52,11 +53,17 @@ struct Policy {
     private_addresses: bool,
     /// Most bytes of a body.
     body_bytes: usize,
+    /// How a connection is encrypted.
+    tls: Tls,
     /// The plugin's log, for what was denied.
     log: GuestLog,
     /// Requests denied and not yet counted.
     denied: Arc<AtomicU32>,
 }
+
+/// How connections are encrypted, and whose word for a server is taken.
+#[derive(Clone)]
+pub(in crate::wasm) struct Tls(Arc<ClientConfig>);
 
 /// Where a request goes.
 struct Target {
@@ -70,8 +77,13 @@ struct Target {
 type Answer = (http::Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>);
 
 impl Outgoing {
-    pub(super) fn new(hosts: Arc<[HostPattern]>, private_addresses: bool, log: GuestLog, limits: &WasmLimits) -> Self {
-        let policy = Policy { private_addresses, body_bytes: limits.http_body_bytes, log, denied: Arc::default() };
+    pub(super) fn new(
+        hosts: Arc<[HostPattern]>,
+        private_addresses: bool,
+        (log, tls): (GuestLog, Tls),
+        limits: &WasmLimits,
+    ) -> Self {
+        let policy = Policy { private_addresses, body_bytes: limits.http_body_bytes, tls, log, denied: Arc::default() };
         Self { hosts, policy, sent: 0, most_requests: limits.http_requests_per_call }
     }
 
@@ -194,7 +206,7 @@ async fn connect(target: &Target, policy: &Policy) -> Result<Box<dyn Stream>, Er
     let mut failure = Error::DestinationNotFound;
     for address in policy.resolve(target).await? {
         match TcpStream::connect(address).await {
-            Ok(stream) if target.tls => return encrypt(target, stream).await,
+            Ok(stream) if target.tls => return policy.tls.encrypt(target, stream).await,
             Ok(stream) => return Ok(Box::new(stream)),
             Err(error) => failure = Error::Connect(error),
         }
@@ -202,16 +214,20 @@ async fn connect(target: &Target, policy: &Policy) -> Result<Box<dyn Stream>, Er
     Err(failure)
 }
 
-async fn encrypt(target: &Target, stream: TcpStream) -> Result<Box<dyn Stream>, Error> {
-    static CONFIG: OnceLock<Arc<ClientConfig>> = OnceLock::new();
-    let config = CONFIG.get_or_init(|| {
-        let root_certificates = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.into() };
-        Arc::new(ClientConfig::builder().with_root_certificates(root_certificates).with_no_client_auth())
-    });
-    let name = target.host.trim_start_matches('[').trim_end_matches(']').to_owned();
-    let name = ServerName::try_from(name).map_err(|_| Error::HttpRequestUriInvalid)?;
-    let stream = TlsConnector::from(Arc::clone(config)).connect(name, stream).await.map_err(Error::Tls)?;
-    Ok(Box::new(stream))
+impl Tls {
+    /// Takes the word of the public authorities, as browsers do, and of these.
+    pub(in crate::wasm) fn trusting(authorities: Authorities) -> Self {
+        let roots = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().chain(authorities.0).collect();
+        let config = ClientConfig::builder().with_root_certificates(RootCertStore { roots }).with_no_client_auth();
+        Self(Arc::new(config))
+    }
+
+    async fn encrypt(&self, target: &Target, stream: TcpStream) -> Result<Box<dyn Stream>, Error> {
+        let name = target.host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let name = ServerName::try_from(name).map_err(|_| Error::HttpRequestUriInvalid)?;
+        let stream = TlsConnector::from(Arc::clone(&self.0)).connect(name, stream).await.map_err(Error::Tls)?;
+        Ok(Box::new(stream))
+    }
 }
 
 /// What HTTP is spoken over.

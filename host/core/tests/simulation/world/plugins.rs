@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use vespiary_core::event::{Activation, Change, ProbationVerdict, Revision, SessionId};
-use vespiary_core::{Input, Qos};
+use vespiary_core::event::{Activation, Change, PluginName, ProbationVerdict, Revision, SessionId};
+use vespiary_core::{Input, Message, Qos};
 
 use super::{PUBLISHERS, World};
 use crate::client::number_of;
@@ -13,6 +13,10 @@ use crate::plugin::Plugin;
 #[derive(Default)]
 pub(super) struct States {
     keys: BTreeMap<SessionId, (BTreeSet<u64>, Option<BTreeSet<u64>>)>,
+    /// Where each plugin's state is.
+    plugins: BTreeMap<PluginName, SessionId>,
+    /// Messages of which a plugin ever settled the event.
+    settled: BTreeSet<(SessionId, u64)>,
     /// Messages that were ever given up.
     pub(super) given_up: BTreeSet<u64>,
 }
@@ -100,8 +104,10 @@ impl States {
             Change::StateWritten { state, write, .. } => {
                 let key = write.key.parse().expect("the number of a message");
                 self.keys.entry(*state).or_default().0.insert(key);
+                self.settled.insert((*state, key));
             }
-            Change::PluginActivated { state, probation, .. } => {
+            Change::PluginActivated { plugin, state, probation, .. } => {
+                self.plugins.insert(plugin.clone(), *state);
                 let (keys, before) = self.keys.entry(*state).or_default();
                 *before = probation.is_some().then(|| keys.clone());
             }
@@ -117,6 +123,13 @@ impl States {
             }
             _ => {}
         }
+    }
+
+    /// What a plugin made of an event is seen only once the event is settled, durably.
+    pub(super) fn check_settled(&self, message: &Message) {
+        let Some(plugin) = message.publisher.strip_prefix("$plugin/") else { return };
+        let (state, number) = (self.plugins[&PluginName(plugin.into())], number_of(message));
+        assert!(self.settled.contains(&(state, number)), "{} shows before plugin {plugin} settled", message.topic);
     }
 
     fn holds(&self, session: SessionId, number: u64) -> bool {
