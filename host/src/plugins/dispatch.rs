@@ -19,6 +19,7 @@ use vespiary_core::event::{InboxEvent, Lane, Outcome, PluginName, Sequence, Sess
 use self::outcomes::{CallContext, Outcomes, Verdict};
 use super::Plugins;
 use super::conflicts::{Caller, NotedState, Reads};
+use super::deploy::COMMIT_TIMEOUT;
 use super::plugin::{Code, Phase, Plugin, Run};
 use super::pool::Job;
 use crate::clock::wall_clock;
@@ -142,6 +143,11 @@ impl Plugins {
             }
             Err(error) => return self.cannot_run(plugin, lane, &error.to_string()),
         };
+        if job.may_wait && !self.pool.wait_durable(self.store.handed_over(), COMMIT_TIMEOUT) {
+            // What the call says to hosts outside cannot be held back, so what it reads has to be on disk.
+            put_away(plugin, lane, Some(instance));
+            return self.pool.put_back(job);
+        }
         let failures = self.store.commits().failures;
         let started = Instant::now();
         let (result, reads) = if noted {

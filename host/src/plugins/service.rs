@@ -196,6 +196,9 @@ impl Plugins {
         let snapshot = self.store.snapshot(turn.state, now);
         let snapshot = snapshot.map_err(|error| unavailable(&plugin.name, &error.to_string()))?;
         turn.read = self.store.handed_over();
+        if turn.code.grants.may_wait() && !self.pool.wait_durable(turn.read, COMMIT_TIMEOUT) {
+            return Err(unavailable(&plugin.name, "the store is failing"));
+        }
         let (state, reads) = NotedState::new(snapshot);
         let result = instance.serve(now, state, request.clone());
         if result.as_ref().is_err_and(CallError::is_fatal) {

@@ -132,9 +132,7 @@ impl Broker {
                 Some(Outcome::Done | Outcome::RetryAt(_)) | None => self.handled(key, event, effects),
             }
         }
-        let hold = effects.hold_upon(effects.recorded(self.sessions[key].rests_on));
         self.carry_out(now, key, settlement, before, effects);
-        effects.let_hold(hold);
         effects.list.push(Effect::Settled { plugin, lane, after: effects.since(before) });
         self.end_full_probation(key, effects);
         self.refresh_inbox(key);
@@ -155,7 +153,8 @@ impl Broker {
         self.refresh_inbox(key);
     }
 
-    /// Does what handlers asked for. Whoever hears of it does so once the changes that follow `before` are durable.
+    /// Does what handlers asked for. Whoever hears of it does so once the changes that follow `before` are durable, and those
+    /// that the plugin made earlier, which the handlers may have read; and what led to their events.
     fn carry_out(
         &mut self,
         now: Timestamp,
@@ -164,7 +163,8 @@ impl Broker {
         before: ChangeNumber,
         effects: &mut Effects,
     ) {
-        let hold = effects.hold_since(before);
+        let outer = effects.hold_upon(effects.recorded(self.sessions[key].rests_on));
+        effects.hold_since(before);
         let Settlement { outcomes: _, publishes, writes, timers, disconnects } = settlement;
         let inbox = self.sessions[key].plugin_inbox();
         let state = inbox.state;
@@ -192,7 +192,8 @@ impl Broker {
             // Something was published before there was a change to rest on: all shows together, or nothing.
             effects.rest_upon(place, effects.held());
         }
-        effects.let_hold(hold);
+        effects.let_hold(outer);
+        self.sessions[key].rest_upon(effects.since(before));
     }
 
     /// An event was handled: it leaves, or is kept while its revision is on probation.

@@ -254,3 +254,30 @@ fn all_that_an_event_leads_to_waits_for_the_first_of_it_that_has_to_be_durable()
         ",
     );
 }
+
+#[test]
+fn what_a_plugin_says_waits_for_what_it_may_have_read_of_its_own() {
+    check(
+        "
+        c connects
+            c is new
+        s connects
+            s is new
+        s subscribes out
+            s gets Suback [Success]
+        plugin p runs 1 in 0
+            p runs 1 *
+        c publishes in a
+        plugin p takes 1
+            p handles in=a
+        plugin p settles done; k=v
+            p has settled *
+        c publishes in b
+        plugin p takes 1
+            p handles in=b
+        plugin p settles done; out v
+            s gets out v *
+            p has settled
+        ",
+    );
+}
