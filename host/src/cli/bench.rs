@@ -20,6 +20,7 @@ mod idle_plugins;
 mod swap;
 
 mod component;
+mod own_broker;
 mod remote;
 
 mod socket;
