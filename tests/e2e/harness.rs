@@ -200,12 +200,23 @@ pub(crate) fn binary() -> &'static Path {
 /// The component of an example under `tests/guests/examples`.
 pub(crate) fn guest(name: &str) -> PathBuf {
     static BUILT: OnceLock<()> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        add_target();
-        let arguments =
-            ["build", "--package", "guests", "--examples", "--target", "wasm32-wasip2", "--profile", "component"];
-        assert!(cargo(&arguments), "the guests do not build");
-    });
+    BUILT.get_or_init(|| build_components(&["--package", "guests", "--examples"]));
+    component(name)
+}
+
+/// The component of an example under `tests/comparator/examples`, which benchmarks are made with.
+pub(crate) fn measured(name: &str) -> PathBuf {
+    build_components(&["--package", "comparator", "--example", name]);
+    component(name)
+}
+
+fn build_components(which: &[&str]) {
+    add_target();
+    let arguments = [&["build", "--target", "wasm32-wasip2", "--profile", "component"], which].concat();
+    assert!(cargo(&arguments), "the components do not build: {which:?}");
+}
+
+fn component(name: &str) -> PathBuf {
     target().join("wasm32-wasip2/component/examples").join(format!("{name}.wasm"))
 }
 

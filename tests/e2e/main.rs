@@ -8,6 +8,7 @@ mod ledger;
 mod tools;
 
 mod admin;
+mod benchmarks;
 mod command_line;
 mod conformance;
 mod dev;

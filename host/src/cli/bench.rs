@@ -16,10 +16,12 @@ mod alerts;
 mod inspect;
 
 mod deploy;
+mod hooks;
 mod idle_plugins;
 mod swap;
 
 mod component;
+mod own_broker;
 mod remote;
 
 mod socket;
@@ -51,6 +53,8 @@ enum Measurement {
     Deploy(deploy::DeployArgs),
     /// How long events wait while one version of a plugin takes over from another, under load
     Swap(swap::SwapArgs),
+    /// What a hook adds to publishes that it is asked about, and to others; starts brokers of its own
+    Hooks(hooks::HooksArgs),
     /// What many plugins without events cost; starts a broker of its own
     IdlePlugins(idle_plugins::IdleArgs),
 }
@@ -62,6 +66,7 @@ pub(super) async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
         Measurement::Traffic(scenario) => load(&scenario).await,
         Measurement::Deploy(args) => deploy::run(&args).await,
         Measurement::Swap(args) => swap::run(args).await,
+        Measurement::Hooks(args) => hooks::run(&args).await,
         Measurement::IdlePlugins(args) => idle_plugins::run(&args),
     }
 }

@@ -12,7 +12,7 @@ use super::wire::STAMP_BYTES;
 use crate::cli::connection::{Version, parse_qos};
 
 /// Unacknowledged publishes of one connection in the open loop; the broker's Receive Maximum lowers it (5.0).
-const OPEN_LOOP_WINDOW: u32 = 512;
+pub(super) const OPEN_LOOP_WINDOW: u32 = 512;
 
 /// Messages of one publisher under way in the closed loop, unless told.
 const WINDOW: u32 = 64;
@@ -343,12 +343,12 @@ impl Content {
     }
 }
 
-fn parse_rate(text: &str) -> Result<f64, String> {
+pub(super) fn parse_rate(text: &str) -> Result<f64, String> {
     let rate = text.parse().ok().filter(|rate| (0.001..=10_000_000.0).contains(rate));
     rate.ok_or_else(|| "messages a second, 0.001 to 10,000,000".to_owned())
 }
 
-fn parse_seconds(text: &str) -> Result<f64, String> {
+pub(super) fn parse_seconds(text: &str) -> Result<f64, String> {
     let seconds = text.parse().ok().filter(|seconds| (0.0..=1_000_000.0).contains(seconds));
     seconds.ok_or_else(|| "a number of seconds".to_owned())
 }

@@ -4,27 +4,15 @@
 //! freshly deployed, and again with all of them from the cache. The plugins differ in their manifest's name only, so the
 //! broker shares between them what it shares between equal components and nothing more.
 
-use std::io::{BufRead as _, BufReader};
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use serde::Serialize;
 
 use super::component::with_manifest;
-use super::process;
-use super::remote::Remote;
-
-/// How long a broker may take to start or to stop.
-const PATIENCE: Duration = Duration::from_secs(300);
-
-/// How often to look whether it has.
-const STEP: Duration = Duration::from_millis(20);
-
-/// How long a broker is left alone before its memory is read.
-const REST: Duration = Duration::from_secs(1);
+use super::own_broker::{Broker, Scratch};
 
 /// Flags of `bench idle-plugins`.
 #[derive(Debug, clap::Args)]
@@ -66,11 +54,9 @@ struct Results {
 pub(super) fn run(args: &IdleArgs) -> anyhow::Result<ExitCode> {
     let component = std::fs::read(&args.component)
         .with_context(|| format!("cannot read the component {}", args.component.display()))?;
-    let directory = Scratch::new(&args.directory.clone().unwrap_or_else(std::env::temp_dir))?;
-    let mut config = directory.0.join("config.toml");
-    std::fs::write(&config, format!("[limits]\nplugins = {}\n", args.count))?;
-    config = config.canonicalize()?;
-    let broker = Broker::start(&config, &directory.0)?;
+    let directory = Scratch::new(args.directory.as_deref())?;
+    let config = format!("[limits]\nplugins = {}\n", args.count);
+    let broker = Broker::start(&directory, &config)?;
     let empty_bytes = broker.resident_at_rest()?;
     let begin = Instant::now();
     for number in 0..args.count {
@@ -82,7 +68,7 @@ pub(super) fn run(args: &IdleArgs) -> anyhow::Result<ExitCode> {
     let deployed_bytes_each = each(broker.resident_at_rest()?);
     broker.stop()?;
     let begin = Instant::now();
-    let broker = Broker::start(&config, &directory.0)?;
+    let broker = Broker::start(&directory, &config)?;
     let ready_s = begin.elapsed().as_secs_f64();
     broker.wait_until_running(args.count)?;
     let all_running_s = begin.elapsed().as_secs_f64();
@@ -100,94 +86,6 @@ pub(super) fn run(args: &IdleArgs) -> anyhow::Result<ExitCode> {
     };
     results.print(args.json)?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// A broker of ours; killed if it is not stopped.
-struct Broker {
-    child: Child,
-    remote: Remote,
-}
-
-impl Broker {
-    /// Starts it and waits until it is ready.
-    fn start(config: &Path, directory: &Path) -> anyhow::Result<Self> {
-        let mut command = Command::new(std::env::current_exe().context("where is this program?")?);
-        command.args(["serve", "--mqtt", "127.0.0.1:0", "--http", "127.0.0.1:0", "--config"]).arg(config);
-        command.arg("--data").arg(directory.join("data")).env("VESPIARY_LOG", "warn");
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot start a broker")?;
-        let output = child.stdout.take().context("the broker's output")?;
-        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut broker = Self { child, remote: Remote::at(nowhere) };
-        let mut line = String::new();
-        BufReader::new(output).read_line(&mut line)?;
-        let http = line.split_whitespace().find_map(|field| field.strip_prefix("http="));
-        let http = http.with_context(|| format!("the broker is not ready but says {line:?}"))?;
-        broker.remote = Remote::at(http.parse()?);
-        Ok(broker)
-    }
-
-    fn wait_until_running(&self, count: u32) -> anyhow::Result<()> {
-        let begin = Instant::now();
-        loop {
-            let plugins = self.remote.list()?;
-            ensure!(plugins.len() == count as usize, "{} plugins are there instead of {count}", plugins.len());
-            let missing = plugins.iter().filter(|plugin| plugin.status != "running").count();
-            if missing == 0 {
-                return Ok(());
-            }
-            ensure!(begin.elapsed() < PATIENCE, "{missing} plugins do not run");
-            std::thread::sleep(STEP);
-        }
-    }
-
-    fn resident_at_rest(&self) -> anyhow::Result<u64> {
-        std::thread::sleep(REST);
-        let resident = process::resident_bytes(&self.child.id().to_string());
-        resident.map(|(now, _)| now).context("memory is read from /proc, which is Linux's")
-    }
-
-    /// Stops it as an operator does.
-    fn stop(mut self) -> anyhow::Result<()> {
-        let pid = libc::pid_t::try_from(self.child.id()).context("a process identifier")?;
-        // SAFETY: a signal to a child that was not waited for, so the identifier is still its own.
-        let sent = unsafe { libc::kill(pid, libc::SIGTERM) };
-        ensure!(sent == 0, "the broker cannot be stopped");
-        let begin = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait()? {
-                ensure!(status.success(), "the broker ended with {status}");
-                return Ok(());
-            }
-            ensure!(begin.elapsed() < PATIENCE, "the broker does not stop");
-            std::thread::sleep(STEP);
-        }
-    }
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        // It has ended, as a rule.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// A directory that is gone in the end.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(parent: &Path) -> anyhow::Result<Self> {
-        let path = parent.join(format!("vespiary-bench-{:08x}", fastrand::u32(..)));
-        std::fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // What is left is in the system's directory for such things.
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }
 
 impl Results {

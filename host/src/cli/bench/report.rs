@@ -43,8 +43,8 @@ pub(super) struct Load {
 #[derive(Debug, Serialize)]
 pub(super) struct Results {
     scenario: &'static str,
-    protocol: &'static str,
-    qos: u8,
+    pub(super) protocol: &'static str,
+    pub(super) qos: u8,
     publishers: usize,
     subscribers: usize,
     /// Of a stamped message; readings differ.
@@ -57,26 +57,26 @@ pub(super) struct Results {
     #[serde(skip_serializing_if = "Option::is_none")]
     rate: Option<f64>,
     seconds: f64,
-    sent: u64,
+    pub(super) sent: u64,
     acknowledged: u64,
     refused: u64,
     received: u64,
     expected: u64,
-    lost: u64,
+    pub(super) lost: u64,
     duplicated: u64,
     reordered: u64,
     sent_per_s: f64,
     acknowledged_per_s: f64,
     received_per_s: f64,
-    latency: Latency,
+    pub(super) latency: Latency,
     /// From the time a reading was due to the alert that names it.
     #[serde(skip_serializing_if = "Option::is_none")]
     handling: Option<Latency>,
     /// The longest that a message left after it was due; large ones mean that the generator is too slow.
-    generator_late_max_us: f64,
+    pub(super) generator_late_max_us: f64,
     generator_cores: Option<f64>,
     broker_cores: Option<f64>,
-    broker_us_per_sent: Option<f64>,
+    pub(super) broker_us_per_sent: Option<f64>,
     broker_us_per_received: Option<f64>,
     broker_resident_bytes: Option<u64>,
     broker_resident_peak_bytes: Option<u64>,
@@ -110,9 +110,9 @@ struct ServiceProcess {
 #[derive(Debug, Serialize)]
 pub(super) struct Latency {
     count: u64,
-    mean_us: f64,
-    p50_us: f64,
-    p99_us: f64,
+    pub(super) mean_us: f64,
+    pub(super) p50_us: f64,
+    pub(super) p99_us: f64,
     p999_us: f64,
     max_us: f64,
 }
@@ -266,6 +266,6 @@ impl Latency {
 }
 
 /// To three decimals: more is noise.
-fn round(value: f64) -> f64 {
+pub(super) fn round(value: f64) -> f64 {
     (value * 1000.0).round() / 1000.0
 }
