@@ -78,11 +78,11 @@ impl Drop for Dev {
     }
 }
 
-/// Makes a plugin crate whose handler logs what it is.
-fn new_crate(directory: &Path) -> Result<PathBuf> {
-    let made = Command::new(binary()).args(["new", "speaker"]).current_dir(directory).output()?;
+/// Makes a plugin crate whose handler logs what it is. The name is its test's own: components of all tests are in one place.
+fn new_crate(directory: &Path, name: &str) -> Result<PathBuf> {
+    let made = Command::new(binary()).args(["new", name]).current_dir(directory).output()?;
     ensure!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let made = directory.join("speaker");
+    let made = directory.join(name);
     write(&made, "one", "")?;
     Ok(made)
 }
@@ -102,7 +102,7 @@ fn write(made: &Path, word: &str, more: &str) -> Result<()> {
 #[test]
 fn a_save_is_swapped_in_and_a_broken_one_changes_nothing() -> Result<()> {
     let directory = tempfile::tempdir()?;
-    let made = new_crate(directory.path())?;
+    let made = new_crate(directory.path(), "speaker")?;
     let broker = Broker::start(&directory.path().join("data"))?;
     let mut dev = Dev::start(&made, directory.path().join("output"), &["--http", &broker.http.to_string()])?;
     dev.says("runs as revision 1 ", 1, FIRST_BUILD)?;
@@ -136,7 +136,7 @@ fn a_save_is_swapped_in_and_a_broken_one_changes_nothing() -> Result<()> {
 #[test]
 fn where_no_broker_answers_one_is_started_and_ends_with_it() -> Result<()> {
     let directory = tempfile::tempdir()?;
-    let made = new_crate(directory.path())?;
+    let made = new_crate(directory.path(), "lone-speaker")?;
     let data = directory.path().join("data");
     let arguments = ["--http", "127.0.0.1:0", "--mqtt", "127.0.0.1:0", "--data", data.to_str().context("path")?];
     let mut dev = Dev::start(&made, directory.path().join("output"), &arguments)?;
