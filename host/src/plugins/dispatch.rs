@@ -19,7 +19,6 @@ use vespiary_core::event::{InboxEvent, Lane, Outcome, PluginName, Sequence, Sess
 use self::outcomes::{CallContext, Outcomes, Verdict};
 use super::Plugins;
 use super::conflicts::{Caller, NotedState, Reads};
-use super::deploy::COMMIT_TIMEOUT;
 use super::plugin::{Code, Phase, Plugin, Run};
 use super::pool::Job;
 use crate::clock::wall_clock;
@@ -135,26 +134,20 @@ impl Plugins {
             let seen = self.store.handed_over();
             plugin.run(|run| run.conflicts.begin(Caller::Lane(lane.0), seen));
         }
-        let snapshot = match self.store.snapshot(state, now) {
-            Ok(snapshot) => snapshot,
+        let reading = match self.read(state, now, job.may_wait) {
+            Ok(reading) => reading,
             Err(error) if error.is_passing() => {
                 put_away(plugin, lane, Some(instance));
                 return self.pool.put_back(job);
             }
             Err(error) => return self.cannot_run(plugin, lane, &error.to_string()),
         };
-        if job.may_wait && !self.pool.wait_durable(self.store.handed_over(), COMMIT_TIMEOUT) {
-            // What the call says to hosts outside cannot be held back, so what it reads has to be on disk.
-            put_away(plugin, lane, Some(instance));
-            return self.pool.put_back(job);
-        }
-        let failures = self.store.commits().failures;
-        let started = Instant::now();
+        let (failures, started) = (reading.failures(), Instant::now());
         let (result, reads) = if noted {
-            let (state, reads) = NotedState::new(snapshot);
+            let (state, reads) = NotedState::new(reading.snapshot);
             (instance.handle(now, state, events), reads)
         } else {
-            (instance.handle(now, snapshot, events), Arc::<Mutex<Reads>>::default())
+            (instance.handle(now, reading.snapshot, events), Arc::<Mutex<Reads>>::default())
         };
         let call_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         plugin.run(|run| {
@@ -164,8 +157,7 @@ impl Plugins {
         let unhealthy = result.is_ok().then(|| self.check_health(plugin, lane, &mut instance)).flatten();
         let lives = result.is_ok() && unhealthy.is_none();
         put_away(plugin, lane, lives.then_some(instance));
-        if self.store.commits().failures > failures {
-            // Its state may have been cut off under the call, which then failed for nothing that it did.
+        if self.was_cut_off(failures) {
             return self.pool.put_back(job);
         }
         let outcomes = match result {

@@ -43,6 +43,7 @@ mod trial;
 
 mod breaker;
 
+mod reading;
 mod recent;
 
 mod report;
@@ -324,7 +325,9 @@ impl Plugins {
             }
             let deploying = plugin.run(|run| {
                 let probation = run.probation.as_ref().map(|probation| probation.previous.digest);
-                kept.extend(run.canary.as_ref().map(|canary| canary.revision.digest).into_iter().chain(probation));
+                let active = run.revision.as_ref().map(|revision| revision.digest);
+                let canary = run.canary.as_ref().map(|canary| canary.revision.digest);
+                kept.extend(active.into_iter().chain(canary).chain(probation));
                 run.deploying
             });
             if deploying {

@@ -90,8 +90,8 @@ pub(super) struct Run {
     pub counts: Counts,
 }
 
-/// Batches that a lane may settle before the one that it settled first of them is on disk. Without any, a call waits for most of
-/// a commit before it begins; without a bound, batches would stay small where the disk is slow.
+/// Settlements of a lane that may still wait for the disk when its next call begins. Without any, each call would wait for a commit
+/// first; without a bound, batches would stay small where the disk is slow.
 const AHEAD: usize = 2;
 
 /// One lane.
@@ -107,9 +107,9 @@ pub(super) struct LaneRun {
     pub interrupter: Option<Interrupter>,
     /// Events that are still to be handed out one by one, after a call that failed as a whole.
     pub isolating: usize,
-    /// The last changes of what it settled last, oldest first: no more than [`AHEAD`], and the one that the next call waits
-    /// for.
-    settled: VecDeque<ChangeNumber>,
+    /// The last change of each of its last settlements, oldest first: [`AHEAD`], and before them the one that the next call
+    /// waits for.
+    ahead: VecDeque<ChangeNumber>,
 }
 
 /// Where a lane's batch is.
@@ -257,15 +257,15 @@ impl LaneRun {
 
     /// What it settled is handed to the store, up to this change.
     pub(super) fn settled(&mut self, after: ChangeNumber) {
-        if self.settled.len() > AHEAD {
-            self.settled.pop_front();
+        if self.ahead.len() > AHEAD {
+            self.ahead.pop_front();
         }
-        self.settled.push_back(after);
+        self.ahead.push_back(after);
     }
 
     /// The change that has to be on disk before the next call.
     pub(super) fn waits_for(&self) -> ChangeNumber {
-        self.settled.front().filter(|_| self.settled.len() > AHEAD).copied().unwrap_or(ChangeNumber(0))
+        self.ahead.front().filter(|_| self.ahead.len() > AHEAD).copied().unwrap_or(ChangeNumber(0))
     }
 }
 

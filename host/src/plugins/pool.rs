@@ -57,7 +57,9 @@ struct Queue {
     durable: ChangeNumber,
     /// How many wait for a change to be durable.
     durable_awaited: usize,
-    /// Whether the store is failing, so that no batch may run.
+    /// Whether the store is failing.
+    failing: bool,
+    /// Whether no batch may run until something is durable again.
     held: bool,
     /// Whether threads are to end.
     stopping: bool,
@@ -80,13 +82,17 @@ impl Pool {
     /// Queues a batch again whose state could not be read. It runs when the store is back.
     pub(super) fn put_back(&self, job: Job) {
         let mut queue = self.lock();
-        if !queue.stopping {
-            queue.held = true;
-            if job.may_wait {
-                queue.waiting.push_front(job);
-            } else {
-                queue.ready.push_front(job);
-            }
+        if queue.stopping {
+            return;
+        }
+        // It may be back already.
+        queue.held = queue.failing;
+        if job.may_wait {
+            queue.waiting.push_front(job);
+            self.waiting.notify_one();
+        } else {
+            queue.ready.push_front(job);
+            self.ready.notify_one();
         }
     }
 
@@ -101,13 +107,15 @@ impl Pool {
 
     /// Says that the store is failing: no batch runs until something is durable again.
     pub(super) fn hold(&self) {
-        self.lock().held = true;
+        let mut queue = self.lock();
+        (queue.failing, queue.held) = (true, true);
     }
 
     /// Says that changes up to `number` are durable, and that the store is not failing.
     pub(super) fn durable(&self, number: ChangeNumber) {
         let mut queue = self.lock();
         queue.durable = queue.durable.max(number);
+        queue.failing = false;
         if std::mem::take(&mut queue.held) {
             self.ready.notify_all();
             self.waiting.notify_all();
@@ -239,6 +247,10 @@ mod tests {
         assert_eq!(run_all(&pool), [""; 0]);
         pool.durable(ChangeNumber(4));
         assert_eq!(run_all(&pool), ["a"]);
+        // The store is back already.
+        pool.put_back(job("late"));
+        assert_eq!(run_all(&pool), ["late"]);
+        pool.hold();
         pool.submit(job("c"), ChangeNumber(0));
         // Its state could not be read: it comes first when the store is back, and nothing runs before.
         pool.put_back(job("a"));
@@ -250,6 +262,7 @@ mod tests {
         pool.stop();
         assert!(pool.next().is_none());
     }
+
     #[test]
     fn batches_that_may_wait_are_not_among_the_others() {
         let pool = Pool::default();

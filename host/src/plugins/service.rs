@@ -163,6 +163,10 @@ impl Plugins {
             Ok(Some((_, false)) | None) | Err(_) => Some(ChangeNumber(0)),
         };
         self.end_turn(plugin, turn);
+        if result.is_err() {
+            // What it says of why may tell what it read. Where that never gets to the disk, the error stands all the same.
+            self.pool.wait_durable(read, COMMIT_TIMEOUT);
+        }
         match result? {
             None => Ok(Attempt::Conflict),
             Some((response, _)) => match committed {
@@ -193,18 +197,19 @@ impl Plugins {
                 run.conflicts.begin(Caller::Request(turn.number), seen);
             }
         });
-        let snapshot = self.store.snapshot(turn.state, now);
-        let snapshot = snapshot.map_err(|error| unavailable(&plugin.name, &error.to_string()))?;
-        turn.read = self.store.handed_over();
-        if turn.code.grants.may_wait() && !self.pool.wait_durable(turn.read, COMMIT_TIMEOUT) {
-            return Err(unavailable(&plugin.name, "the store is failing"));
-        }
-        let (state, reads) = NotedState::new(snapshot);
+        let reading = self.read(turn.state, now, turn.code.grants.may_wait());
+        let reading = reading.map_err(|error| unavailable(&plugin.name, &error.to_string()))?;
+        turn.read = reading.up_to;
+        let failures = reading.failures();
+        let (state, reads) = NotedState::new(reading.snapshot);
         let result = instance.serve(now, state, request.clone());
         if result.as_ref().is_err_and(CallError::is_fatal) {
             drop(instance);
         } else {
             turn.instance = Some(instance);
+        }
+        if self.was_cut_off(failures) {
+            return Err(unavailable(&plugin.name, "the store failed under it"));
         }
         let served = result.map_err(|error| {
             let reason = error.to_string();

@@ -21,6 +21,9 @@ use vespiary_core::event::{
 use vespiary_core::message::{Message, Timestamp};
 use vespiary_core::topic::{Topic, TopicFilter};
 
+/// What a session costs of which there is something: its maps, and the first node of one.
+const SESSION_BYTES: usize = 1_024;
+
 /// Messages that are kept without a look at who refers to them.
 const MESSAGES_KEPT: usize = 4_096;
 
@@ -48,6 +51,8 @@ pub(super) struct Batch {
     pub(super) expiring: usize,
     /// Expired state that is purged.
     pub(super) purge: Option<Purge>,
+    /// Bytes that it keeps in memory, roughly; no less than it does.
+    weight: usize,
     /// Messages that were left when those that no entry refers to were last forgotten.
     referred_to: usize,
 }
@@ -157,6 +162,7 @@ impl Batch {
     /// Takes the next change.
     pub(super) fn push(&mut self, change: Change) {
         self.changes += 1;
+        self.weight += weight(&change);
         match change {
             Change::IdentifiersReserved { below } => self.identifiers_below = Some(below),
             Change::SessionStored { session, record } => self.session(session).record = Some(record),
@@ -245,8 +251,19 @@ impl Batch {
         self.referred_to = self.messages.len();
     }
 
+    /// Bytes that it keeps in memory, roughly. What was undone since counts.
+    pub(super) fn weight(&self) -> usize {
+        self.weight
+    }
+
     fn session(&mut self, session: SessionId) -> &mut SessionBatch {
-        self.last.sessions.entry(session.0).or_default()
+        match self.last.sessions.entry(session.0) {
+            Entry::Occupied(place) => place.into_mut(),
+            Entry::Vacant(place) => {
+                self.weight += SESSION_BYTES;
+                place.insert(SessionBatch::default())
+            }
+        }
     }
 
     /// What comes is not coalesced with what has come so far.

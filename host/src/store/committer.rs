@@ -38,10 +38,11 @@ use super::trimming::trim;
 /// Buffers that grew beyond this many changes are given back after use.
 const BUFFER_KEPT: usize = 16_384;
 
-/// Bytes of the log for which a checkpoint is due at once.
-const CHECKPOINT_BYTES: u64 = 8 << 20;
+/// Weight of what the log has and the database lacks for which a checkpoint is due at once, in bytes of memory or of the log,
+/// whichever is more.
+const CHECKPOINT_BYTES: u64 = 16 << 20;
 
-/// Bytes of the log beyond which commits wait for the checkpoint under way.
+/// The weight beyond which commits wait for the checkpoint under way.
 const MOST_BYTES: u64 = 4 * CHECKPOINT_BYTES;
 
 /// How long the thread waits.
@@ -77,7 +78,7 @@ impl Default for Pauses {
             first: Duration::from_secs(1),
             longest: Duration::from_secs(10),
             purge: Duration::from_secs(1),
-            checkpoint: Duration::from_secs(1),
+            checkpoint: Duration::from_secs(5),
         }
     }
 }
@@ -110,7 +111,12 @@ impl Committer {
             pauses,
             purging: Purging::new(clock, next_expiry),
         };
-        let thread = thread::Builder::new().name("vespiary-store".to_owned()).spawn(move || writer.run())?;
+        let shared = exchange.clone();
+        let thread = thread::Builder::new().name("vespiary-store".to_owned()).spawn(move || {
+            if catch_unwind(AssertUnwindSafe(|| writer.run())).is_err() {
+                shared.fail("the thread that commits panicked", 0);
+            }
+        })?;
         Ok(Self { exchange, thread: Mutex::new(Some(thread)) })
     }
 
@@ -185,7 +191,8 @@ impl Writer {
             if let Err(failure) = outcome {
                 match self.recover(&mut changes, seal, failure) {
                     Ok(last_attempt) => spent = Some(last_attempt.elapsed()),
-                    Err(reason) => return exchange.fail(&reason, count),
+                    // What is in the log is not lost.
+                    Err(reason) => return exchange.fail(&reason, if changes.is_empty() { 0 } else { count }),
                 }
                 exchange.count(count, spent);
                 exchange.succeed(&work);
@@ -204,7 +211,7 @@ impl Writer {
                 changes = Vec::new();
             }
             if matches!(self.stage, Stage::UnderWay)
-                && self.log.bytes() >= MOST_BYTES
+                && self.weight() >= MOST_BYTES
                 && let Err(failure) = self.await_checkpoint()
                 && let Err(reason) = self.recover(&mut changes, None, failure)
             {
@@ -220,13 +227,18 @@ impl Writer {
     fn plan(&self) -> Plan {
         match self.stage {
             Stage::UnderWay | Stage::Failed(_) => Plan::Nothing,
-            Stage::Idle if self.log.bytes() >= CHECKPOINT_BYTES => Plan::Checkpoint(Some(Instant::now())),
+            Stage::Idle if self.weight() >= CHECKPOINT_BYTES => Plan::Checkpoint(Some(Instant::now())),
             Stage::Idle => {
                 let due = self.pending_since.map(|since| since + self.pauses.checkpoint);
                 let purge = self.purging.sleep(self.pauses.purge).map(|sleep| Instant::now() + sleep);
                 Plan::Checkpoint(due.into_iter().chain(purge).min())
             }
         }
+    }
+
+    /// What the log has and no checkpoint, in bytes, roughly.
+    fn weight(&self) -> u64 {
+        self.log.bytes().max(self.pending.weight() as u64)
     }
 
     /// Writes changes to the log, as a frame.
@@ -329,6 +341,7 @@ impl Writer {
             match self.try_again(changes, seal) {
                 Ok(()) => {
                     tracing::info!(path = %path.display(), after = ?failed_at.elapsed(), "the database can be used again");
+                    exchange.recovered();
                     return Ok(started);
                 }
                 Err(failure) => reason = failure.passing()?,

@@ -363,7 +363,7 @@ impl Exchange {
         waiting.asleep = false;
         waiting.linger.begin();
         let is_due = until.is_some_and(|until| until <= Instant::now());
-        let seals = waiting.finished.is_none() && (is_due || is_hurried(&waiting));
+        let seals = is_due || is_hurried(&waiting);
         if seals {
             // Here, so that it has exactly what has been taken.
             self.overlay.seal();
@@ -386,6 +386,12 @@ impl Exchange {
         self.tell(Durability::UpTo(work.last));
     }
 
+    /// What failed works again; nothing more became durable by that.
+    pub(super) fn recovered(&self) {
+        self.failing.store(false, Ordering::Release);
+        self.tell(Durability::UpTo(self.durable()));
+    }
+
     fn tell(&self, durability: Durability) {
         if let Some(follower) = self.follower.get() {
             follower(&durability);
@@ -397,20 +403,23 @@ impl Exchange {
     pub(super) fn finish(&self, finished: Finished, stored: Option<ChangeNumber>) {
         let mut waiting = locked(&self.waiting);
         waiting.finished = Some(finished);
+        if let Some(stored) = stored {
+            self.note_stored(&mut waiting, stored);
+        }
         waiting.asleep = true;
         self.wake(waiting);
-        if let Some(stored) = stored {
-            self.store(stored);
-        }
     }
 
     /// The database has all changes up to this one.
     pub(super) fn store(&self, number: ChangeNumber) {
-        let mut waiting = locked(&self.waiting);
+        self.note_stored(&mut locked(&self.waiting), number);
+    }
+
+    /// Tells it with the lock held, so that nobody is told of less after more.
+    fn note_stored(&self, waiting: &mut Waiting, number: ChangeNumber) {
         waiting.stored = waiting.stored.max(number);
-        drop(waiting);
         self.stored.notify_all();
-        self.checkpointed.send_replace(number);
+        self.checkpointed.send_replace(waiting.stored);
     }
 
     /// Waits for the checkpoint under way.
@@ -454,7 +463,7 @@ impl Exchange {
         drop(waiting);
         self.stored.notify_all();
         self.lost.fetch_add(lost, Ordering::Relaxed);
-        tracing::error!(durable, lost, "cannot commit to the database, nothing is stored any more: {reason}");
+        tracing::error!(durable, lost, "cannot commit, nothing is stored any more: {reason}");
         self.backlog.store(0, Ordering::Relaxed);
         let reason: Arc<str> = reason.into();
         self.tell(Durability::Failed(reason.clone()));

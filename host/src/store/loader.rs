@@ -168,7 +168,7 @@ impl Desk {
     /// The thread.
     async fn serve(&self, database: &LiveDatabase, exchange: &Exchange) {
         let (mut durability, mut checkpoints) = (exchange.watch(), exchange.watch_checkpoints());
-        let mut is_logged = false;
+        let (mut is_logged, mut asked_for) = (false, ChangeNumber(0));
         loop {
             let reason = match &*durability.borrow_and_update() {
                 Durability::UpTo(_) => None,
@@ -189,7 +189,8 @@ impl Desk {
                 }
                 questions.waiting.last_key_value().map(|(&(change, _), _)| change).filter(|_| !questions.is_full())
             };
-            if let Some(wanted) = wanted {
+            if let Some(wanted) = wanted.filter(|&wanted| wanted > asked_for) {
+                asked_for = wanted;
                 exchange.want(wanted);
             }
             tokio::select! {

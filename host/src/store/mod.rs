@@ -169,6 +169,7 @@ impl Store {
         let database = Arc::new(LiveDatabase::new(database, path.clone(), reopen));
         let no_thread = || StoreError::io("start a thread for", &path);
         let exchange = Arc::new(Exchange::new());
+        exchange.overlay.expect_undo(&restored.changes);
         let found = Found { database: database.clone(), log, highest: restored.highest, frame, next_expiry };
         let committer = Committer::start(exchange.clone(), found, pauses, clock).map_err(no_thread())?;
         let loader = Loader::start(database.clone(), exchange.clone()).map_err(no_thread())?;
@@ -267,12 +268,11 @@ impl Store {
     /// `now`. Keep it for one batch only: it keeps freed pages from being reused. Waits where a probation was just undone.
     pub fn snapshot(&self, state: SessionId, now: Timestamp) -> Result<StateSnapshot, StoreError> {
         let Inner { exchange, database, .. } = &*self.inner;
-        if let Some(barrier) = exchange.overlay.barrier()
+        if let Some(barrier) = exchange.overlay.barrier(state)
             && !exchange.wait_until_stored(barrier)
         {
             self.check()?;
-            let reason = "what a rollback restores is not in it yet".into();
-            return Err(StoreError::Failing { path: database.path().to_path_buf(), reason });
+            return Err(self.failing("what a rollback restores is not in it yet"));
         }
         self.read(|open| StateSnapshot::take(open, &exchange.overlay, database.path(), state, now))
     }
@@ -323,8 +323,16 @@ impl Store {
     /// Reads from a database that has all changes that were handed over until now: waits for a checkpoint.
     fn read_all<T>(&self, operation: impl FnOnce(&Database) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let exchange = &self.inner.exchange;
-        exchange.wait_until_stored(exchange.handed_over());
+        if !exchange.wait_until_stored(exchange.handed_over()) {
+            self.check()?;
+            return Err(self.failing("it is not up to its log yet"));
+        }
         self.read(operation)
+    }
+
+    /// That it cannot be used at present, for this reason.
+    pub(crate) fn failing(&self, reason: &str) -> StoreError {
+        StoreError::Failing { path: self.inner.database.path().to_path_buf(), reason: reason.into() }
     }
 
     fn read<T>(&self, operation: impl FnOnce(&Database) -> Result<T, StoreError>) -> Result<T, StoreError> {

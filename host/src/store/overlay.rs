@@ -10,12 +10,12 @@
 //!
 //! [`StateSnapshot`]: super::StateSnapshot
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex};
 
 use imbl::OrdMap;
-use vespiary_core::event::{Change, ChangeNumber, StateWrite};
+use vespiary_core::event::{Change, ChangeNumber, SessionId, StateWrite};
 use vespiary_core::message::Timestamp;
 
 use super::exchange::locked;
@@ -30,7 +30,9 @@ struct Layers {
     active: HashMap<u64, Layer>,
     /// What the checkpoint under way writes.
     sealed: HashMap<u64, Layer>,
-    /// A change that does to state what only the database can tell: until it is in there, there are no snapshots.
+    /// Generations that were written on a probation that may be undone: what they were only the database can tell.
+    undoable: HashSet<u64>,
+    /// The last probation that was undone: until that is in the database, there are no snapshots of these generations.
     barrier: Option<ChangeNumber>,
 }
 
@@ -71,16 +73,31 @@ impl Overlay {
         let mut layers = locked(&self.0);
         for change in of_state {
             match change {
-                Change::StateWritten { state, write, .. } => layers.active.entry(state.0).or_default().insert(write),
+                Change::StateWritten { state, write, undo } => {
+                    if *undo {
+                        layers.undoable.insert(state.0);
+                    }
+                    layers.active.entry(state.0).or_default().insert(write);
+                }
                 // Values are again what they were, and nobody has read what that is.
                 _ => layers.barrier = Some(last),
             }
         }
     }
 
-    /// Until which change there are no snapshots, if there are none.
-    pub(super) fn barrier(&self) -> Option<ChangeNumber> {
-        locked(&self.0).barrier
+    /// Takes note of probations that were found under way.
+    pub(super) fn expect_undo(&self, restored: &[Change]) {
+        let shared = restored.iter().filter_map(|change| match change {
+            Change::PluginActivated { state, probation: Some(before), .. } if before.state == *state => Some(state.0),
+            _ => None,
+        });
+        locked(&self.0).undoable.extend(shared);
+    }
+
+    /// Until which change there are no snapshots of a generation, if there are none.
+    pub(super) fn barrier(&self, state: SessionId) -> Option<ChangeNumber> {
+        let layers = locked(&self.0);
+        layers.barrier.filter(|_| layers.undoable.contains(&state.0))
     }
 
     /// Gives what is not in the database of a generation, together with what `look` finds in there.
@@ -161,7 +178,6 @@ impl Unwritten {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vespiary_core::event::SessionId;
 
     const STATE: SessionId = SessionId(1);
 
@@ -206,14 +222,16 @@ mod tests {
         let overlay = Overlay::default();
         let plugin = vespiary_core::event::PluginName("p".into());
         let ended = |undone| Change::ProbationEnded { plugin: plugin.clone(), session: STATE, undone };
-        overlay.note(&[ended(false)], ChangeNumber(1));
-        assert_eq!(overlay.barrier(), None);
+        let Change::StateWritten { state, write, .. } = written(STATE, "a", Some("1")) else { unreachable!() };
+        overlay.note(&[Change::StateWritten { state, write, undo: true }, ended(false)], ChangeNumber(2));
+        assert_eq!(overlay.barrier(STATE), None);
         overlay.seal();
-        overlay.note(&[ended(true)], ChangeNumber(2));
-        overlay.drop_sealed(ChangeNumber(1));
-        assert_eq!(overlay.barrier(), Some(ChangeNumber(2)), "that checkpoint began before");
-        overlay.seal();
+        overlay.note(&[ended(true)], ChangeNumber(3));
         overlay.drop_sealed(ChangeNumber(2));
-        assert_eq!(overlay.barrier(), None);
+        assert_eq!(overlay.barrier(STATE), Some(ChangeNumber(3)), "that checkpoint began before");
+        assert_eq!(overlay.barrier(SessionId(2)), None, "it was not on probation");
+        overlay.seal();
+        overlay.drop_sealed(ChangeNumber(3));
+        assert_eq!(overlay.barrier(STATE), None);
     }
 }
