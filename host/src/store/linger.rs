@@ -1,7 +1,7 @@
 //! Whether a commit waits a moment for what is about to come.
 //!
-//! An event that a plugin takes at once is handled within some tens of microseconds, and what that comes to is then handed over. A
-//! commit that waits for it makes one transaction of both: the event never enters its inbox on disk, and one fsync serves
+//! An event that a plugin takes at once is handled within some tens of microseconds, and what that comes to is then handed
+//! over. A commit that waits for it makes one frame of both: the event never enters its inbox on disk, and one fsync serves
 //! its publisher and those who hear what the plugin says. Where what was expected does not come in time, waiting is given up
 //! for a while, for longer each time.
 //!

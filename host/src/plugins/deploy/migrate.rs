@@ -136,12 +136,8 @@ impl<'a> Migration<'a> {
             return Ok(());
         }
         // A settlement is noted before it is handed to the broker. Once the broker has answered a step that comes after it,
-        // it has said on which change the settlement rests; that is waited for.
+        // a snapshot has what it wrote.
         self.step(GenerationStep::Write(Vec::new()))?;
-        let settled = self.plugin.run(|run| run.settled);
-        if !self.plugins.pool.wait_durable(settled, COMMIT_TIMEOUT) {
-            return Err(unconfirmed(self.plugin));
-        }
         for keys in keys.chunks(CHUNK_ENTRIES / 8) {
             let snapshot = self.snapshot()?;
             let mut entries = Vec::new();

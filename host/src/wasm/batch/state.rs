@@ -102,17 +102,17 @@ impl Batch {
     ) -> Result<Vec<(String, Vec<u8>)>, Refusal> {
         let limit = limit.min(SCAN_ENTRIES);
         let mut own = self.own_entries(prefix, after).into_iter().peekable();
-        let mut committed = CommittedEntries::new(self.state.as_ref(), prefix, after);
+        let mut found = FoundEntries::new(self.state.as_ref(), prefix, after);
         let (mut entries, mut bytes) = (Vec::new(), 0);
         while entries.len() < limit {
-            let theirs = committed.peek(limit - entries.len())?;
+            let theirs = found.peek(limit - entries.len())?;
             let (key, value) = match (own.peek(), theirs) {
                 (None, None) => break,
-                (Some((key, _)), Some(theirs)) if **key > *theirs => committed.take(),
-                (None, Some(_)) => committed.take(),
+                (Some((key, _)), Some(theirs)) if **key > *theirs => found.take(),
+                (None, Some(_)) => found.take(),
                 (Some((key, _)), theirs) => {
                     if theirs.is_some_and(|theirs| theirs == *key) {
-                        committed.take();
+                        found.take();
                     }
                     match own.next() {
                         Some((key, Some(value))) => (key.to_string(), value.to_vec()),
@@ -220,7 +220,7 @@ impl Batch {
 }
 
 /// The snapshot's entries, a page at a time.
-struct CommittedEntries<'a> {
+struct FoundEntries<'a> {
     /// The snapshot.
     state: &'a dyn StateRead,
     /// What keys begin with.
@@ -233,7 +233,7 @@ struct CommittedEntries<'a> {
     exhausted: bool,
 }
 
-impl<'a> CommittedEntries<'a> {
+impl<'a> FoundEntries<'a> {
     fn new(state: &'a dyn StateRead, prefix: &'a str, after: Option<&str>) -> Self {
         Self { state, prefix, after: after.map(str::to_owned), page: Vec::new().into_iter(), exhausted: false }
     }
