@@ -1,7 +1,7 @@
 //! Group commit: one thread that writes what has been handed over to the log, a frame at a time.
 //!
 //! It takes all groups that wait, writes them as one frame with an fsync, and publishes the number of the last change.
-//! What is in the log is kept, coalesced, until a [checkpoint](super::checkpoint) brings it into the database: a while
+//! What is in the log is kept, coalesced, until a [checkpoint] brings it into the database: a while
 //! after the first of it came, at once where it has grown large or somebody waits to read it there.
 //!
 //! What fails keeps its changes. The log and the database are opened anew; what of a checkpoint had taken effect all the

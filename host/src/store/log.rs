@@ -1,6 +1,6 @@
 //! The log: what was committed and is not in the database yet, in two files that are written in turn.
 //!
-//! A commit is one [frame](frame), written behind the last and synced. When the database has caught up with the frames
+//! A commit is one [frame], written behind the last and synced. When the database has caught up with the frames
 //! of one file, the log goes on at the beginning of that file, and so back and forth; the files keep their length, for
 //! writing over blocks that a file has already is what syncs fastest. What is in the database is for whoever uses the log
 //! to know: here it is the number of a frame, `after`.
