@@ -24,7 +24,7 @@ const DATABASE_FILE: &str = "vespiary.redb";
 /// The database file while it is made; left over only by a crash, and removed then.
 const NEW_DATABASE_FILE: &str = "vespiary.redb.new";
 /// The files of the log.
-const LOG_FILES: [&str; 2] = ["vespiary.wal.0", "vespiary.wal.1"];
+pub(super) const LOG_FILES: [&str; 2] = ["vespiary.wal.0", "vespiary.wal.1"];
 /// The file whose lock stands for the directory; holds the process that has it.
 const LOCK_FILE: &str = "lock";
 

@@ -24,6 +24,7 @@ use vespiary_core::event::Change;
 
 pub(super) use file::PlainFile;
 
+use super::directory::LOG_FILES;
 use super::error::StoreError;
 use super::record::InvalidRow;
 
@@ -92,9 +93,11 @@ impl LogError {
     pub(super) fn of_store(self, path: &Path) -> StoreError {
         match self {
             Self::Io(source) => StoreError::io("use the log of", path)(source),
-            Self::Damaged { .. } | Self::Row(_) => {
-                StoreError::Damaged { path: path.to_owned(), reason: format!("its log: {self}") }
+            Self::Damaged { file, offset, reason } => {
+                let path = path.with_file_name(LOG_FILES[file]);
+                StoreError::Damaged { path, reason: format!("at byte {offset}: {reason}") }
             }
+            Self::Row(_) => StoreError::Damaged { path: path.to_owned(), reason: format!("its log: {self}") },
         }
     }
 }

@@ -9,6 +9,7 @@ use redb::Database;
 use super::model::Model;
 use super::{commit_and_close, one_of_each, open};
 use crate::store::{Store, StoreError, StoreOptions, tables};
+use vespiary_core::event::ChangeNumber;
 
 fn open_error(directory: &Path) -> StoreError {
     Store::open(directory, &StoreOptions::default()).expect_err("the directory should have been refused")
@@ -168,4 +169,51 @@ fn components_are_kept_by_digest_and_verified() {
     assert!(!components.remove(&two).unwrap());
     assert_eq!(components.list().unwrap(), [one]);
     assert_eq!(fs::read_dir(data.path().join("components")).unwrap().count(), 1);
+}
+
+#[test]
+fn a_log_that_is_damaged_missing_or_without_its_database_is_reported_and_left_as_it_is() {
+    type Damage<'a> = (&'a dyn Fn(&Path), &'a str, &'a str);
+    let damages: [Damage<'_>; 3] = [
+        (
+            &|data| {
+                let file = data.join("vespiary.wal.0");
+                let mut bytes = fs::read(&file).unwrap();
+                bytes[42] ^= 1;
+                fs::write(&file, bytes).unwrap();
+            },
+            "vespiary.wal.0",
+            "at byte 0: ",
+        ),
+        (&|data| fs::remove_file(data.join("vespiary.wal.1")).unwrap(), "vespiary.wal.1", "is missing"),
+        (
+            &|data| fs::remove_file(data.join("vespiary.redb")).unwrap(),
+            "vespiary.redb",
+            "the file is missing, and its log",
+        ),
+    ];
+    for (damage, file, expected) in damages {
+        let (data, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let opened = open(data.path());
+        for number in 1..=3 {
+            opened.store.commit(&mut vec![super::state(1, "k", Some(&[number]))], ChangeNumber(number.into()));
+            super::wait(&opened.store, ChangeNumber(number.into()));
+        }
+        // As a crash leaves it.
+        for name in ["vespiary.redb", "vespiary.wal.0", "vespiary.wal.1"] {
+            fs::copy(data.path().join(name), copy.path().join(name)).unwrap();
+        }
+        damage(copy.path());
+        let listed = || {
+            let names = ["vespiary.redb", "vespiary.wal.0", "vespiary.wal.1"].map(|name| copy.path().join(name));
+            names.map(|path| fs::read(path).ok())
+        };
+        let before = listed();
+        for _ in 0..2 {
+            let text = open_error(copy.path()).to_string();
+            assert!(text.contains(&copy.path().join(file).display().to_string()), "{text}");
+            assert!(text.contains(expected) && text.contains("left as it is"), "{text}");
+            assert_eq!(listed()[1..], before[1..], "{file}");
+        }
+    }
 }
